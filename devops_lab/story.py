@@ -99,15 +99,21 @@ def bring(lab: Lab, change: str) -> str:
     lab.code.checkout("main")
     lab.code.branch(f"work/{change}")
     lab.code.apply(change)
-    commit = lab.code.merge(f"work/{change}").id
-    lab.store.event("code", "story.merged", f"change:{change}", f"{change} is on main.", who="developers", commit=commit)
-    return commit
+    return lab.code.merge(f"work/{change}").id
 
 
 def merged(lab: Lab, change: str) -> str:
-    """The merge commit that brought a change to main in this lab; empty when it is not there."""
-    events = lab.store.events(kind="story.merged", subject=f"change:{change}")
-    return str(events[-1].data["commit"]) if events else ""
+    """The commit on main that carries a prepared change, found by its subject; empty when it is not there."""
+    from devops_lab.git import git
+    from devops_lab.shop import changes
+
+    subject = {c.id: c.subject for c in changes()}.get(change)
+    if subject is None:
+        raise BadInput(
+            f"There is no change {change!r}.", expected=", ".join(c.id for c in changes()), next_step="Choose one."
+        )
+    log = git(lab.world.shop, "log", "--format=%H %s", "main").splitlines()
+    return next((line.split(" ", 1)[0] for line in log if line.split(" ", 1)[1] == subject), "")
 
 
 def ship(lab: Lab, change: str, *, why: str = "") -> Release:
@@ -127,16 +133,18 @@ def ship(lab: Lab, change: str, *, why: str = "") -> Release:
     artifact = lab.build.run()
     lab.test.run(artifact)
     release = lab.release.run(why=why or f"ships {change}")
-    lab.store.event("release", "story.shipped", f"change:{change}", f"{change} is in {release.version}.",
-                    who="the lab", version=release.version)  # fmt: skip
     lab.store.link(f"release:{release.version}", "brings", f"change:{change}")
     return release
 
 
 def shipped(lab: Lab, change: str) -> Release | None:
-    """The release that first brought a change, or None."""
-    events = lab.store.events(kind="story.shipped", subject=f"change:{change}")
-    return lab.release.find(str(events[-1].data["version"])) if events else None
+    """The first release whose tag contains a change, or None."""
+    from devops_lab.git import git
+
+    commit = merged(lab, change)
+    tags = git(lab.world.shop, "tag", "--contains", commit).split() if commit else []
+    found = [r for r in lab.release.registry() if r.tag in tags]
+    return min(found, key=lambda r: [int(part) for part in r.version.split(".")], default=None)
 
 
 def production_at(lab: Lab, version: str, replicas: int | None = None) -> str:
