@@ -67,7 +67,7 @@ def set_up() -> None:
         STAMP.unlink(missing_ok=True)
         lines = [line for line in LOCK.read_text("utf-8").splitlines() if line[:1].isalnum() and fits(line)]
         print(
-            f"Setting up {VENV}: {len(lines)} packages, about {download()} to download where none is cached."
+            f"Setting up {VENV}: about {download()} to download, less what is cached."
         )
         uv = make_environment(lines, turn)
         wanted = VENV / "requirements.txt"
