@@ -1,4 +1,4 @@
-"""Git, as the whole lab calls it: the real program, without the reader's own configuration, without prompts."""
+"""Git, as the whole lab calls it: the real program, without prompts or the reader's own configuration."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def run(repo: Path, *args: str, env: Mapping[str, str] | None = None) -> subproc
 
 
 def environment() -> dict[str, str]:
-    """This process's environment without what would steer git: GIT_* (set inside hooks), prompts, language."""
+    """This process's environment without what would steer git: GIT_* (hooks set it), prompts, language."""
     dropped = ("GIT_", "PYTHONDONTWRITEBYTECODE", "SSH_ASKPASS", "LANGUAGE")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
     return clean | {
