@@ -225,7 +225,9 @@ def _found(root: Path, settings: Settings) -> None:
         Store(root / "lab.db").event("plan", "lab.founded", "lab", "A new lab.", who=settings.learner)
         (root / MAKING).unlink()
     except OSError as error:
-        raise LabError(f"Can't make a lab at {root}: {error}", next_step="Name a directory that you can write to.") from error
+        raise LabError(
+            f"Can't make a lab at {root}: {error}", next_step="Name a directory that you can write to."
+        ) from error
 
 
 def _take_lock(root: Path, *, exclusive: bool) -> int:
@@ -239,7 +241,7 @@ def _take_lock(root: Path, *, exclusive: bool) -> int:
         os.close(handle)
         raise LabInUse(
             f"The lab {root} is in use by another {'notebook or run' if exclusive else 'run'}.",
-            next_step="Wait until it ends, shut down its notebooks' kernels, or use another directory (--lab).",
+            next_step="Wait until it ends, shut down its kernels, or use another directory (--lab).",
         ) from error
     return handle
 

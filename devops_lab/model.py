@@ -8,7 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Phase = Literal["plan", "code", "build", "test", "release", "deploy", "operate", "monitor", "repeat", "continuous"]
+Phase = Literal[
+    "plan", "code", "build", "test", "release", "deploy", "operate", "monitor", "repeat", "continuous"
+]
 PHASES: tuple[Phase, ...] = ("plan", "code", "build", "test", "release", "deploy", "operate", "monitor")
 
 
@@ -340,7 +342,7 @@ class ScalingPolicy:
 
 @dataclass(frozen=True)
 class AlertRule:
-    """Fires when `metric` (see Monitor.METRICS) is above/below `threshold` for `for_seconds`; resolves below `resolve`."""
+    """Fires when `metric` stays above a threshold for `for_seconds`; resolves at `resolve` or below."""
 
     name: str
     metric: str

@@ -38,7 +38,9 @@ class Settings:
         choice("engine", self.engine, ENGINES)
         choice("pace", self.pace, PACES)
         if not 1 <= self.replicas <= 8:
-            raise BadInput(f"replicas = {self.replicas}", expected="1 to 8", next_step="Ask for fewer replicas.")
+            raise BadInput(
+                f"replicas = {self.replicas}", expected="1 to 8", next_step="Ask for fewer replicas."
+            )
 
     def seconds(self, quick: float, classroom: float) -> float:
         """Pick how long something is watched, in seconds, by the pace."""
@@ -61,13 +63,13 @@ def choice(what: str, value: str, allowed: tuple[str, ...]) -> str:
 
 
 def default_lab_dir() -> Path:
-    """Where the learner's lab lies when none is named: $DEVOPS_LAB_DIR, else `my-lab` beside the notebooks."""
+    """Where the learner's lab lies when none is named: $DEVOPS_LAB_DIR, else `my-lab` in the checkout."""
     named = os.environ.get("DEVOPS_LAB_DIR")
     return Path(named).expanduser() if named else project_root() / "my-lab"
 
 
 def project_root() -> Path:
-    """The checkout (the folder with README.md and notebooks/), or the current directory when installed without one."""
+    """The checkout (the folder that holds notebooks/), or the current directory when there is none."""
     beside = Path(__file__).resolve().parent.parent
     return beside if (beside / "notebooks").is_dir() else Path.cwd()
 
@@ -98,7 +100,9 @@ def read(root: Path) -> Settings:
         )
     known = set(Settings.__dataclass_fields__)
     if unknown := sorted(set(data) - known):
-        raise BadInput(f"{path} has unknown settings: {', '.join(unknown)}", expected=", ".join(sorted(known)))
+        raise BadInput(
+            f"{path} has unknown settings: {', '.join(unknown)}", expected=", ".join(sorted(known))
+        )
     try:
         return Settings(**data)
     except TypeError as error:

@@ -1,7 +1,7 @@
-"""All the SQL of the lab: records, events, samples, log lines, customers' requests, and the trail between them.
+"""All the SQL of the lab: records, events, samples, log lines, customers' requests, and the trail.
 
-One SQLite file a lab in WAL mode: the agent, the notebook and the load write to it side by side. Several threads may
-share a Store; each gets a connection of its own.
+One SQLite file a lab in WAL mode: the agent, the notebook and the load write to it side by side. Several
+threads may share a Store; each gets a connection of its own.
 """
 
 from __future__ import annotations
@@ -33,18 +33,20 @@ create table if not exists events (id integer primary key, t real, phase text, k
   message text, who text, why text, data text);
 create index if not exists events_t on events (t);
 create index if not exists events_kind on events (kind, t);
-create table if not exists trail (child text, relation text, parent text, t real, primary key (child, relation, parent));
+create table if not exists trail (child text, relation text, parent text, t real,
+  primary key (child, relation, parent));
 create index if not exists trail_parent on trail (parent);
-create table if not exists series (id integer primary key, metric text, replica text, release text, endpoint text,
-  unique (metric, replica, release, endpoint));
-create table if not exists samples (series integer, t real, value real, primary key (series, t)) without rowid;
-create table if not exists logs (id integer primary key, t real, level text, message text, replica text, release text,
-  endpoint text, request_id text, status integer, seconds real, extra text);
+create table if not exists series (id integer primary key, metric text, replica text, release text,
+  endpoint text, unique (metric, replica, release, endpoint));
+create table if not exists samples (series integer, t real, value real,
+  primary key (series, t)) without rowid;
+create table if not exists logs (id integer primary key, t real, level text, message text,
+  replica text, release text, endpoint text, request_id text, status integer, seconds real, extra text);
 create index if not exists logs_t on logs (t);
 create index if not exists logs_request on logs (request_id);
 create index if not exists logs_level on logs (level, t);
-create table if not exists requests (id integer primary key, t real, endpoint text, status integer, seconds real,
-  release text, run text, session text, request_id text, error text, order_key text);
+create table if not exists requests (id integer primary key, t real, endpoint text, status integer,
+  seconds real, release text, run text, session text, request_id text, error text, order_key text);
 create index if not exists requests_t on requests (t);
 create index if not exists requests_run on requests (run, t);
 """
@@ -135,7 +137,9 @@ class Store:
             db.execute("delete from records where kind = ? and key = ?", (kind.__name__, key))
 
     def get(self, kind: type[R], key: str) -> R | None:
-        row = self.db.execute("select data from records where kind = ? and key = ?", (kind.__name__, key)).fetchone()
+        row = self.db.execute(
+            "select data from records where kind = ? and key = ?", (kind.__name__, key)
+        ).fetchone()
         return msgspec.json.decode(row[0], type=kind) if row else None
 
     def all(self, kind: type[R]) -> list[R]:
@@ -165,13 +169,21 @@ class Store:
         now = time.time()
         with self._write() as db:
             number = db.execute(
-                "insert into events (t, phase, kind, subject, message, who, why, data) values (?, ?, ?, ?, ?, ?, ?, ?)",
+                "insert into events (t, phase, kind, subject, message, who, why, data)"
+                " values (?, ?, ?, ?, ?, ?, ?, ?)",
                 (now, phase, kind, subject, message, who, why, msgspec.json.encode(data).decode()),
             ).lastrowid
         return Event(now, phase, kind, subject, message, who, why, data, number or 0)
 
     def events(
-        self, *, kind: str = "", phase: str = "", subject: str = "", since: float = 0.0, after_id: int = 0, limit: int = 1000
+        self,
+        *,
+        kind: str = "",
+        phase: str = "",
+        subject: str = "",
+        since: float = 0.0,
+        after_id: int = 0,
+        limit: int = 1000,
     ) -> list[Event]:
         """The newest `limit` events that match, oldest first; `kind` may end in `*`."""
         where, values = ["t >= ?", "id > ?"], [since, after_id]  # type: list[str], list[Any]
@@ -184,12 +196,14 @@ class Store:
             f"where {' and '.join(where)} order by id desc limit ?",
             (*values, limit),
         ).fetchall()
-        return [Event(*row[:7], msgspec.json.decode(row[7]), row[8]) for row in reversed(rows)]
+        return [Event(*row[:7], data=msgspec.json.decode(row[7]), id=row[8]) for row in reversed(rows)]
 
     def link(self, child: str, relation: str, parent: str) -> None:
         """Say where something comes from, e.g. link("release:1.1.0", "made from", "artifact:sha256:…")."""
         with self._write() as db:
-            db.execute("insert or ignore into trail values (?, ?, ?, ?)", (child, relation, parent, time.time()))
+            db.execute(
+                "insert or ignore into trail values (?, ?, ?, ?)", (child, relation, parent, time.time())
+            )
 
     def trail(self, subject: str) -> list[tuple[str, str, str, float]]:
         """Everything that `subject` comes from, nearest first: (child, relation, parent, time)."""
@@ -211,7 +225,9 @@ class Store:
 
     def _series_id(self, db: sqlite3.Connection, key: tuple[str, str, str, str]) -> int:
         if key not in self._series:
-            db.execute("insert or ignore into series (metric, replica, release, endpoint) values (?, ?, ?, ?)", key)
+            db.execute(
+                "insert or ignore into series (metric, replica, release, endpoint) values (?, ?, ?, ?)", key
+            )
             self._series[key] = db.execute(
                 "select id from series where metric = ? and replica = ? and release = ? and endpoint = ?", key
             ).fetchone()[0]
@@ -222,8 +238,10 @@ class Store:
     ) -> list[tuple[float, str, str, str, float]]:
         """Measurements of one metric in a window, oldest first: (t, replica, release, endpoint, value)."""
         return self.db.execute(
-            """select samples.t, replica, release, endpoint, value from series join samples on samples.series = series.id
-               where metric = ? and samples.t between ? and ? and (? = '' or replica = ?) and (? = '' or endpoint = ?)
+            """select samples.t, replica, release, endpoint, value
+               from series join samples on samples.series = series.id
+               where metric = ? and samples.t between ? and ?
+                 and (? = '' or replica = ?) and (? = '' or endpoint = ?)
                order by samples.t""",
             (metric, since, until, replica, replica, endpoint, endpoint),
         ).fetchall()
@@ -251,9 +269,15 @@ class Store:
         until: float = 1e12,
         limit: int = 100,
     ) -> list[LogLine]:
-        """The newest `limit` log lines that match all that is given, newest first; `text` is a part of the message."""
+        """The newest `limit` log lines that match, newest first; `text` is a part of the message."""
         where, values = ["t between ? and ?"], [since, until]  # type: list[str], list[Any]
-        wanted = {"level": level, "endpoint": endpoint, "request_id": request_id, "release": release, "replica": replica}
+        wanted = {
+            "level": level,
+            "endpoint": endpoint,
+            "request_id": request_id,
+            "release": release,
+            "replica": replica,
+        }
         for column, value in wanted.items():
             if value:
                 where.append(f"{column} = ?")
@@ -262,21 +286,41 @@ class Store:
             where.append("instr(lower(message), lower(?)) > 0")
             values.append(text)
         rows = self.db.execute(
-            f"select {LOG_COLUMNS} from logs where {' and '.join(where)} order by t desc, id desc limit ?", (*values, limit)
+            f"select {LOG_COLUMNS} from logs where {' and '.join(where)} order by t desc, id desc limit ?",
+            (*values, limit),
         ).fetchall()
-        return [LogLine(*row[:9], msgspec.json.decode(row[9]) if row[9] else {}) for row in rows]
+        return [LogLine(*row[:9], extra=msgspec.json.decode(row[9]) if row[9] else {}) for row in rows]
 
     # ---- customers' requests
     def add_requests(self, outcomes: Iterable[Outcome]) -> None:
         rows = [
-            (x.t, x.endpoint, x.status, x.seconds, x.release, x.run, x.session, x.request_id, x.error, x.order_key)
+            (
+                x.t,
+                x.endpoint,
+                x.status,
+                x.seconds,
+                x.release,
+                x.run,
+                x.session,
+                x.request_id,
+                x.error,
+                x.order_key,
+            )
             for x in outcomes
         ]
         with self._write() as db:
-            db.executemany(f"insert into requests ({REQUEST_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            db.executemany(
+                f"insert into requests ({REQUEST_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows
+            )
 
     def requests(
-        self, *, run: str = "", endpoint: str = "", since: float = 0.0, until: float = 1e12, limit: int = 1_000_000
+        self,
+        *,
+        run: str = "",
+        endpoint: str = "",
+        since: float = 0.0,
+        until: float = 1e12,
+        limit: int = 1_000_000,
     ) -> list[Outcome]:
         """Customers' requests in a window, oldest first."""
         rows = self.db.execute(

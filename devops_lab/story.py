@@ -1,4 +1,4 @@
-"""The workbook's story on top of the phases: what a notebook may take for granted, and one change shipped at once."""
+"""The workbook's story on top of the phases: what a notebook may take for granted."""
 
 from __future__ import annotations
 
@@ -53,7 +53,9 @@ def _test(lab: Lab) -> str:
     if lab.store.last(TestReport):
         return ""
     report = lab.test.run()
-    return f"{len(report.cases)} tests in {report.seconds:.2f} s, gate {'open' if report.passed else 'closed'}"
+    return (
+        f"{len(report.cases)} tests in {report.seconds:.2f} s, gate {'open' if report.passed else 'closed'}"
+    )
 
 
 def _release(lab: Lab) -> str:
@@ -110,7 +112,9 @@ def merged(lab: Lab, change: str) -> str:
     subject = {c.id: c.subject for c in changes()}.get(change)
     if subject is None:
         raise BadInput(
-            f"There is no change {change!r}.", expected=", ".join(c.id for c in changes()), next_step="Choose one."
+            f"There is no change {change!r}.",
+            expected=", ".join(c.id for c in changes()),
+            next_step="Choose one.",
         )
     log = git(lab.world.shop, "log", "--format=%H %s", "main").splitlines()
     return next((line.split(" ", 1)[0] for line in log if line.split(" ", 1)[1] == subject), "")
@@ -153,7 +157,9 @@ def production_at(lab: Lab, version: str, replicas: int | None = None) -> str:
     if not lab.deploy.current():
         first(lab)
     if lab.deploy.current() != version:
-        lab.deploy.run(version, "blue/green", who="the lab", why="precondition of the next step", replicas=wanted)
+        lab.deploy.run(
+            version, "blue/green", who="the lab", why="precondition of the next step", replicas=wanted
+        )
     elif sum(pool.replicas for pool in lab.deploy.pools()) != wanted:
         lab.deploy.scale(wanted, who="the lab", why="precondition of the next step")
     return lab.deploy.current()
