@@ -1,0 +1,241 @@
+"""The `devops-lab` command: thin, every command does its work in a module of the same subject.
+
+| exit code | means |
+| --- | --- |
+| 0 | done |
+| 1 | a step, a cell or a test failed |
+| 2 | bad input or usage: an unknown name, a directory that is no lab or is in use, a port that is taken |
+| 3 | the environment lacks something: a program, an engine, disk space |
+| 130 | interrupted |
+
+An error is told as what was wrong, what was expected, and what to do; DEVOPS_LAB_DEBUG=1 adds the traceback.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from devops_lab import errors, settings
+
+if TYPE_CHECKING:
+    from devops_lab.lab import Lab
+
+app = typer.Typer(
+    name="devops-lab",
+    help="Take one real web shop through the whole DevOps lifecycle, on your own machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # plain help: rich's would cost more CPU than the rest of the start
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+BAD_INPUT = (errors.BadInput, errors.NotALab, errors.LabInUse, errors.PortTaken)
+LACKING = (errors.MissingTool, errors.EngineUnavailable, errors.DiskFull)
+
+LabOption = Annotated[
+    Path | None, typer.Option("--lab", metavar="DIR", help="The lab [$DEVOPS_LAB_DIR or my-lab].")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Report as JSON.")]
+
+
+def exit_code(error: errors.LabError) -> int:
+    """Tell which exit code an error of the lab gets."""
+    return 2 if isinstance(error, BAD_INPUT) else 3 if isinstance(error, LACKING) else 1
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run one command and exit with its code; `arguments` are the command line's by default."""
+    try:
+        code = app(arguments, prog_name="devops-lab", standalone_mode=True)
+    except errors.LabError as error:
+        if os.environ.get("DEVOPS_LAB_DEBUG"):
+            raise
+        print(error, file=sys.stderr)
+        sys.exit(exit_code(error))
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # `devops-lab trail … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(code)
+
+
+def report(value: Any) -> None:
+    """Print records, paths and plain values as JSON."""
+    import msgspec
+
+    plain = msgspec.to_builtins(value, enc_hook=str)
+    print(json.dumps(plain, indent=2, ensure_ascii=False))
+
+
+def open_lab(directory: Path | None) -> Lab:
+    """Open a lab that exists: a command never makes one by accident."""
+    root = (directory or settings.default_lab_dir()).expanduser().resolve()
+    settings.read(root)
+    from devops_lab.lab import Lab
+
+    return Lab.open(root)
+
+
+@app.command()
+def run(
+    engine: Annotated[str, typer.Option(help="auto, process, docker or swarm.")] = "process",
+    pace: Annotated[str, typer.Option(help="quick (as in CI) or class (to watch).")] = "quick",
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Run this notebook only (repeatable).")
+    ] = None,
+    first: Annotated[str, typer.Option("--from", metavar="NAME", help="Begin with this notebook.")] = "",
+    lab: Annotated[
+        Path | None,
+        typer.Option(
+            "--lab", metavar="DIR", help="Run in this lab and keep it [a new one, removed at the end]."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the report goes [out/run-TIME].")
+    ] = None,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--parameter", "-p", metavar="NAME=VALUE", help="Set a notebook's parameter (repeatable)."
+        ),
+    ] = None,
+    save: Annotated[
+        bool, typer.Option("--save", help="Write the outputs back into notebooks/ (clean run).")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the notebooks from end to end.
+
+    Writes the executed notebooks, an HTML book and summary.json to --out. A notebook is named by its number or name: 06, deploy, 06-deploy.
+    """
+    from devops_lab import workbook
+
+    with workbook.terminated_as_interrupted():
+        summary = workbook.run_workbook(
+            engine=engine,
+            pace=pace,
+            only=only or [],
+            first=first,
+            lab=lab,
+            out=out,
+            parameters=workbook.parse_parameters(parameter or []),
+            progress=workbook.progress(quiet=as_json),
+        )
+    if save and summary.ok:
+        workbook.save_outputs(summary)
+    report(summary) if as_json else print(summary.text())
+    raise typer.Exit(0 if summary.ok else 1)
+
+
+@app.command(name="open")
+def open_(
+    lab: LabOption = None,
+    port: Annotated[int, typer.Option(help="Listen on this port [a free one].")] = 0,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser window.")] = True,
+) -> None:
+    """Open the notebooks in JupyterLab."""
+    from devops_lab import workbook
+
+    raise typer.Exit(workbook.open_jupyter(lab, port, browser))
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """Tell what is on this machine and what is missing.
+
+    Names the engines that answer, and what to do about each thing that is missing.
+    """
+    from devops_lab import doctor as examination
+
+    rows = examination.examine()
+    report(rows) if as_json else print(examination.table(rows))
+    raise typer.Exit(3 if any(row.needed and not row.ok for row in rows) else 0)
+
+
+@app.command()
+def status(lab: LabOption = None, as_json: JsonOption = False) -> None:
+    """Show what runs in a lab."""
+    found = open_lab(lab).status()
+    if as_json:
+        report(found)
+        return
+    import msgspec
+
+    for name, value in msgspec.to_builtins(found, enc_hook=str).items():
+        rows = value if isinstance(value, list) else [value]
+        for row in rows or ["none"]:
+            print(
+                f"{name:<12} {' '.join(f'{k}={v}' for k, v in row.items()) if isinstance(row, dict) else row}"
+            )
+
+
+@app.command()
+def trail(
+    version: Annotated[str, typer.Argument(help="A released version, such as 1.1.0.")],
+    lab: LabOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show where a released version comes from."""
+    rows = open_lab(lab).trail(version)
+    if as_json:
+        report([dict(zip(("child", "relation", "parent", "t"), row, strict=True)) for row in rows])
+        return
+    for child, relation, parent, _ in rows:
+        print(f"{child}  {relation}  {parent}")
+
+
+@app.command()
+def clean(lab: LabOption = None) -> None:
+    """End all that runs in a lab, and remove it."""
+    root = (lab or settings.default_lab_dir()).expanduser().resolve()
+    open_lab(root).clean()
+    print(f"Removed {root}; nothing of it runs any more.")
+
+
+@app.command(
+    context_settings={
+        "ignore_unknown_options": True,
+        "allow_extra_args": True,
+        "help_option_names": ["--help"],
+    }
+)
+def test(context: typer.Context) -> None:
+    """Run the project's tests.
+
+    Further arguments go to pytest: devops-lab test -k deploy -x
+    """
+    import importlib.util
+
+    if importlib.util.find_spec("pytest") is None or importlib.util.find_spec("nbval") is None:
+        raise errors.MissingTool(
+            "The packages of the tests are not installed here.",
+            expected="pytest, nbval and the others of the extra `test`",
+            next_step="pip install -e '.[test]', then try again.",
+        )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    command = [sys.executable, "-m", "pytest", *context.args]
+    code = subprocess.run(command, cwd=settings.project_root(), env=environment, check=False).returncode
+    raise typer.Exit({0: 0, 1: 1, 2: 130, 3: 1, 4: 2, 5: 2}.get(code, 1))  # pytest's codes > ours
+
+
+@app.command()
+def bench(
+    smoke: Annotated[bool, typer.Option("--smoke", help="Once and briefly: does it run?")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the lab against its bars.
+
+    Commit to production is compared with the same steps by raw commands, in the same run.
+    """
+    from devops_lab import bench as benchmark
+
+    raise typer.Exit(benchmark.main(smoke=smoke, as_json=as_json))
