@@ -34,21 +34,27 @@ def main(arguments: list[str]) -> int:
     if complete if setup_venv.is_inside() else is_satisfied(setup_venv.ROOT, tests="test" in own[:1]):
         from devops_lab.cli import main as command_line
 
-        command_line()
-        return 0
-    if not complete:
-        if not own or {"--help", "-h"} & set(own):
-            print(HELP.format(download=setup_venv.download()))
-            return 0
-        try:
-            setup_venv.set_up()
-        except KeyboardInterrupt:
-            print("\nSet-up interrupted. Call the same command again; downloads are kept.", file=sys.stderr)
-            return 130
-        except (setup_venv.SetUpFailed, OSError) as problem:
-            print(f"Set-up failed: {problem}\nThen call the same command again.", file=sys.stderr)
-            return 1
-    return go_on_inside(setup_venv.PYTHON, arguments)
+        command_line()  # exits with the command's code
+    elif not complete and (not own or {"--help", "-h"} & set(own)):
+        print(HELP.format(download=setup_venv.download()))
+    else:
+        return set_up() or go_on_inside(setup_venv.PYTHON, arguments)
+    return 0
+
+
+def set_up() -> int:
+    """Make `.venv` where it is not complete; return 0, or the exit code after saying what went wrong."""
+    from devops_lab import setup_venv
+
+    try:
+        setup_venv.set_up()
+    except KeyboardInterrupt:
+        print("\nSet-up interrupted. Call the same command again; downloads are kept.", file=sys.stderr)
+        return 130
+    except (setup_venv.SetUpFailed, OSError) as problem:
+        print(f"Set-up failed: {problem}\nThen call the same command again.", file=sys.stderr)
+        return 1
+    return 0
 
 
 def is_satisfied(root: Path, tests: bool) -> bool:

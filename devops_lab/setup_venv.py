@@ -52,10 +52,12 @@ def download() -> str:
 
 
 def set_up() -> None:
-    """Make `.venv`. One caller at a time: the others wait, and then find it done.
+    """Make `.venv` where it is not complete. One caller at a time: the others wait, and then find it done.
 
     Raises SetUpFailed with what to do; what uv or pip said about it is on the screen.
     """
+    if is_complete():
+        return
     if VENV.exists() and not TURN.exists():
         raise SetUpFailed(
             f"{VENV} is not this command's. Install requirements.lock into it, or move it away."
@@ -66,9 +68,7 @@ def set_up() -> None:
             return
         STAMP.unlink(missing_ok=True)
         lines = [line for line in LOCK.read_text("utf-8").splitlines() if line[:1].isalnum() and fits(line)]
-        print(
-            f"Setting up {VENV}: about {download()} to download, less what is cached."
-        )
+        print(f"Setting up {VENV}: about {download()} to download, less what is cached.")
         uv = make_environment(lines, turn)
         wanted = VENV / "requirements.txt"
         wanted.write_text("\n".join(lines), "utf-8")

@@ -1,0 +1,61 @@
+"""Shared by all tests: what they need from the machine, a clean environment for the processes they start."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+from collections.abc import Callable
+
+import pytest
+
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # children without byte code start twice as slowly
+
+REQUIRED = {name.strip() for name in os.environ.get("DEVOPS_LAB_REQUIRE", "").split(",")} - {""}
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+@functools.cache
+def browser_missing() -> str:
+    """Why no browser can be driven here, or nothing."""
+    return (
+        "" if any(map(shutil.which, CHROMIUM)) else f"no browser on PATH (looked for {', '.join(CHROMIUM)})"
+    )
+
+
+@functools.cache
+def docker_missing() -> str:
+    """Why no Docker engine can be used here, or nothing."""
+    import docker
+
+    try:
+        client = docker.from_env(timeout=5)
+        client.ping()
+        client.close()
+    except Exception as problem:  # docker-py lets several kinds through
+        return f"no Docker engine answers ({type(problem).__name__})"
+    return ""
+
+
+NEEDS: dict[str, Callable[[], str]] = {"browser": browser_missing, "docker": docker_missing}
+
+
+def pytest_configure() -> None:
+    """A need that nobody knows would never be checked."""
+    if unknown := REQUIRED - NEEDS.keys():
+        raise pytest.UsageError(f"DEVOPS_LAB_REQUIRE names {sorted(unknown)}; known are {sorted(NEEDS)}")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what this machine can't do, with the reason; fail instead where it is required."""
+    for need, missing in NEEDS.items():
+        if item.get_closest_marker(need) and (reason := missing()):
+            if need in REQUIRED:
+                pytest.fail(f"DEVOPS_LAB_REQUIRE names {need}, but {reason}", pytrace=False)
+            pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of a browser to drive, for tests that are marked `browser`."""
+    return next(path for path in map(shutil.which, CHROMIUM) if path)
