@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from dataclasses import dataclass
@@ -114,7 +115,8 @@ def write(root: Path, settings: Settings) -> None:
     lines = [f"format = {FORMAT}"]
     for name in Settings.__dataclass_fields__:
         value = getattr(settings, name)
-        lines.append(f"{name} = {value!r}" if not isinstance(value, str) else f'{name} = "{value}"')
+        # A TOML basic string escapes as JSON does.
+        lines.append(f"{name} = {json.dumps(value, ensure_ascii=False)}")
     temporary = root / (MARKER + ".new")
     temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     os.replace(temporary, root / MARKER)

@@ -212,7 +212,8 @@ class Store:
                  select child, relation, parent, t, 0 from trail where child = ?
                  union select trail.child, trail.relation, trail.parent, trail.t, depth + 1
                  from trail join up on trail.child = up.parent where depth < 20)
-               select child, relation, parent, t from up group by child, relation, parent order by min(depth), t""",
+               select child, relation, parent, t from up
+               group by child, relation, parent order by min(depth), t""",
             (subject,),
         ).fetchall()
 

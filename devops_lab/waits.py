@@ -39,7 +39,7 @@ def until(
         if answer:
             return answer
         if time.monotonic() >= deadline:
-            seen = f" Last seen: {answer!r}." if answer not in (None, False) else ""
+            seen = f" Last seen: {answer!r}." if answer is not None and answer is not False else ""
             proof = f"\n{evidence()}" if evidence else ""
             raise TimedOut(f"Waited {seconds:g} s for {what} in vain.{seen}{proof}", next_step=next_step)
         time.sleep(every_seconds)
