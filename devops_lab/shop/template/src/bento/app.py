@@ -141,6 +141,7 @@ def create_app(config: Config) -> Observe:
         exception_handlers={
             problems.Problem: problems.on_problem,
             HTTPException: problems.on_http_exception,
+            Exception: problems.on_crash,
         },
     )
     app.state.config = config

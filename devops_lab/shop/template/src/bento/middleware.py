@@ -1,4 +1,4 @@
-"""What happens around every request: request id, in-flight count, duration, access log, last-resort errors.
+"""What happens around every request: request id, in-flight count, duration, access log.
 
 Plain ASGI, because this runs for each request and Starlette's BaseHTTPMiddleware costs a task and a queue.
 """
@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bento import metrics, problems
+from bento import metrics
 from bento.config import Config
 
 logger = logging.getLogger("bento.access")
@@ -58,11 +58,8 @@ class Observe:
         metrics.IN_FLIGHT.inc()
         try:
             await self.app(scope, receive, send_named)
-        except Exception:
+        except Exception:  # it was answered by problems.on_crash
             logger.exception("request failed", extra={"request_id": request_id, "endpoint": endpoint_of(scope)})
-            if not status:
-                answer = problems.response(500, "The shop could not answer.", request_id=request_id)
-                await answer(scope, receive, send_named)
         finally:
             metrics.IN_FLIGHT.dec()
             self.record(scope, request_id, status or 499, perf_counter() - started)

@@ -40,6 +40,11 @@ async def on_problem(_request: Request, error: Exception) -> JSONResponse:
     return response(error.status, error.detail, **error.extra)
 
 
+async def on_crash(request: Request, _error: Exception) -> JSONResponse:
+    """Answer for what nobody foresaw; the reason goes to the log, under the request's id."""
+    return response(500, "The shop could not answer.", request_id=request.scope["request_id"])
+
+
 async def on_http_exception(_request: Request, error: Exception) -> JSONResponse:
     """Answer for what the framework raises itself (no such path, wrong method)."""
     assert isinstance(error, HTTPException)
