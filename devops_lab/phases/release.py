@@ -1,0 +1,297 @@
+"""Release: a version, a tag in git, and the tested artifact in a registry that production reaches.
+
+The artifact is promoted, never rebuilt: a build already carries the version that its commits ask for, and the
+registry takes only the very bytes that the tests saw.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from devops_lab.engines.environments import sha256
+from devops_lab.errors import BadInput, ChecksFailed, RegistryRefused
+from devops_lab.git import git, identity
+from devops_lab.model import Artifact, Release, TestReport
+from devops_lab.phases import World
+from devops_lab.phases.versions import VersionPlan, changelog, locate, plan_version
+
+LOCK = "requirements.lock"
+
+
+@dataclass(frozen=True)
+class NonStep:
+    """An application that needs no release: its page went straight from the commit to where it is read."""
+
+    commit: str
+    url: str
+    status: int
+    bytes: int
+    seconds: float
+    folder: str
+    tags: tuple[int, int]  # before, after
+    releases: tuple[int, int]  # before, after
+
+
+class Releasing:
+    """The phase Release of one lab."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def next_version(self, commit: str = "main") -> VersionPlan:
+        """The version that a commit asks for, and the commit that decided."""
+        repo, whole = locate(self.world, commit)
+        return plan_version(repo, whole)
+
+    def changelog(self, plan: VersionPlan) -> str:
+        """What is new for the people who use it, grouped (https://keepachangelog.com)."""
+        return changelog(plan)
+
+    def run(self, why: str = "", who: str = "", artifact: Artifact | None = None) -> Release:
+        """Release a tested artifact (default: the newest build): check > version > notes > tag > publish.
+
+        Raises:
+            ChecksFailed: it was not tested, or the quality gate is closed.
+            BadInput: nothing was built, or nothing since the last tag is worth a release.
+            RegistryRefused: the version is there already, or the file is not the one that was tested.
+        """
+        artifact = artifact or self.world.store.last(Artifact)
+        if artifact is None:
+            raise BadInput("Nothing was built yet.", next_step="Build and test a commit first.")
+        report = self._tested(artifact)
+        with self._locked():
+            self._mend()
+            plan = self._worth_a_release(artifact)
+            release = self._publish(artifact, plan, tag=True, who=who)
+        self._record(release, report, who, why)
+        return release
+
+    def release_tag(self, tag: str, who: str = "") -> Release:
+        """Build, test and publish what an existing tag names, as the shop's first version was."""
+        from devops_lab.phases.build import Build  # here, because Build asks this module for the version
+        from devops_lab.phases.test import Test
+
+        artifact = Build(self.world).run(tag)
+        Test(self.world).run(artifact)
+        report = self._tested(artifact)
+        with self._locked():
+            self._mend()
+            release = self._publish(artifact, self.next_version(tag), tag=False, who=who)
+        self._record(release, report, who, f"the tag {tag}")
+        return release
+
+    def _tested(self, artifact: Artifact) -> TestReport:
+        reports = [r for r in self.world.store.all(TestReport) if r.digest == artifact.digest]
+        if reports and reports[-1].passed:
+            return reports[-1]
+        wrong = "; ".join(reports[-1].gate) if reports else "it was never tested"
+        self._event("release.refused", f"artifact:{artifact.digest}", wrong)
+        raise ChecksFailed(
+            f"Version {artifact.version} can't be released: {wrong}.",
+            expected="a test report of this very artifact with an open quality gate",
+            next_step="Mend what failed, commit, build and test again."
+            if reports
+            else "Run the tests first.",
+        )
+
+    def _worth_a_release(self, artifact: Artifact) -> VersionPlan:
+        plan = self.next_version(artifact.commit)
+        if plan.bump == "none" and any(r.version == plan.version for r in self.registry()):
+            raise BadInput(
+                f"Commit {plan.commit[:8]} is version {plan.version} already.", next_step="Merge a change."
+            )
+        if plan.bump == "none" and "+" in plan.version:
+            raise BadInput(
+                f"Nothing to release: {plan.reason}.",
+                expected="a commit that begins with feat: or fix:",
+                next_step="Merge a feature or a fix, then build and test it.",
+            )
+        if plan.version != artifact.version:
+            raise BadInput(
+                f"The artifact says {artifact.version}, but its commits now ask for {plan.version}: "
+                "another commit was released since it was built.",
+                next_step="Build and test again; then that artifact can be released.",
+            )
+        return plan
+
+    # ---- the registry: one folder a version; the rename that puts it in place is what makes a release
+    def _publish(self, artifact: Artifact, plan: VersionPlan, *, tag: bool, who: str) -> Release:
+        """Assemble the folder aside, tag the commit, then rename the folder into place."""
+        self._acceptable(artifact)
+        home, aside = self.world.registry / artifact.version, self.world.registry / f".{artifact.version}.new"
+        aside.mkdir()
+        wheel = self.world.root / artifact.path
+        shutil.copyfile(wheel, aside / wheel.name)
+        repo, _ = locate(self.world, artifact.commit)
+        pinned = git(repo, "show", f"{artifact.commit}:{LOCK}")
+        when = int(git(repo, "show", "-s", "--format=%ct", artifact.commit))
+        from devops_lab.phases.materials import bill_of_materials  # heavy
+
+        (aside / "sbom.json").write_text(
+            bill_of_materials(aside / wheel.name, artifact, pinned, when), encoding="utf-8"
+        )
+        place = self.world.relative(home)
+        release = Release(
+            version=artifact.version,
+            commit=artifact.commit,
+            tag=f"v{artifact.version}",
+            digest=artifact.digest,
+            path=f"{place}/{wheel.name}",
+            bytes=artifact.bytes,
+            notes=self.changelog(plan),
+            sbom=f"{place}/sbom.json",
+            t=time.time(),
+        )
+        (aside / "release.json").write_text(json.dumps(asdict(release), indent=1), encoding="utf-8")
+        for path in aside.iterdir():
+            path.chmod(0o444)
+        if tag:
+            self._tag(repo, release, who or self.world.settings.learner)
+        os.rename(aside, home)
+        self._write_index()
+        return release
+
+    def _acceptable(self, artifact: Artifact) -> None:
+        wheel, version = self.world.root / artifact.path, artifact.version
+        if (self.world.registry / version).exists():
+            raise RegistryRefused(
+                f"Version {version} is in the registry already, and a released version never changes.",
+                next_step="Merge a change: it gets a version of its own.",
+            )
+        if not wheel.is_file():
+            raise RegistryRefused(f"{artifact.path} is gone.", next_step="Build and test again.")
+        if (found := f"sha256:{sha256(wheel)}") != artifact.digest:
+            raise RegistryRefused(
+                f"{artifact.path} is not the artifact that was tested: its digest is {found}.",
+                expected=artifact.digest,
+                next_step="Build and test again.",
+            )
+
+    def _tag(self, repo: Path, release: Release, who: str) -> None:
+        message = f"Release {release.version}\n\n{release.notes}\nDigest: {release.digest}\n"
+        options = [
+            "tag",
+            "--annotate",
+            "--cleanup=verbatim",
+            "--message",
+            message,
+            release.tag,
+            release.commit,
+        ]
+        git(repo, *options, env=identity(who))
+        if repo != self.world.origin:
+            git(repo, "push", "--quiet", str(self.world.origin), f"refs/tags/{release.tag}")
+        else:
+            git(self.world.shop, "fetch", "--quiet", "--tags", str(self.world.origin))
+
+    def _mend(self) -> None:
+        """Undo what an interrupted release left: a folder not yet in place, a tag without its artifact."""
+        for leftover in self.world.registry.glob(".*.new"):
+            shutil.rmtree(leftover)
+        for repo in (self.world.shop, self.world.origin):
+            tags = git(repo, "tag", "--list", "v[0-9]*", "--format=%(refname:short)%1f%(contents)%1e").split(
+                "\x1e"
+            )
+            for name, contents in (entry.strip("\n").split("\x1f") for entry in tags if entry.strip()):
+                if (
+                    "\nDigest: sha256:" in contents
+                    and not (self.world.registry / name.removeprefix("v")).exists()
+                ):
+                    git(repo, "tag", "--delete", name)
+        self._write_index()
+
+    def _write_index(self) -> None:
+        """The index is made from the folders, so it can't disagree with them for long."""
+        index = {r.version: asdict(r) for r in self.registry()}
+        path = self.world.registry / "index.json"
+        path.with_suffix(".new").write_text(json.dumps({"releases": index}, indent=1), encoding="utf-8")
+        os.replace(path.with_suffix(".new"), path)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with (self.world.registry / ".lock").open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+    def registry(self) -> list[Release]:
+        """Every released version, lowest first."""
+        found = [
+            Release(**json.loads(p.read_bytes())) for p in self.world.registry.glob("[0-9]*/release.json")
+        ]
+        return sorted(found, key=lambda r: [int(part) for part in re.findall(r"\d+", r.version)])
+
+    def find(self, version: str) -> Release:
+        """A released version.
+
+        Raises:
+            BadInput: the registry has no such version; the message names near ones.
+        """
+        known = {r.version: r for r in self.registry()}
+        if version in known:
+            return known[version]
+        near = get_close_matches(version, known, 1, 0.5)
+        raise BadInput(
+            f"The registry has no version {version!r}.",
+            expected=", ".join(known) or "a released version (there is none yet)",
+            next_step=f"Did you mean {near[0]!r}?" if near else "Release one first.",
+        )
+
+    def verify(self, version: str) -> Release:
+        """Check that the registry's file still is what was released, and return the release.
+
+        Raises:
+            RegistryRefused: the file is gone or its digest differs.
+        """
+        release = self.find(version)
+        wheel = self.world.root / release.path
+        found = f"sha256:{sha256(wheel)}" if wheel.is_file() else "no file"
+        if found != release.digest:
+            raise RegistryRefused(
+                f"{release.path} is not what was released as {version}: {found}.",
+                expected=release.digest,
+                next_step="Release a new version from a clean build; never repair a released file by hand.",
+            )
+        return release
+
+    def _record(self, release: Release, report: TestReport, who: str, why: str) -> None:
+        store, subject = self.world.store, f"release:{release.version}"
+        store.put(release)
+        store.link(subject, "made from", f"artifact:{release.digest}")
+        store.link(subject, "tested by", f"report:{report.key}")
+        self._event(
+            "release.done", subject, f"{release.tag} is in the registry", who, why, digest=release.digest
+        )
+
+    def _event(
+        self, kind: str, subject: str, message: str, who: str = "", why: str = "", **data: str
+    ) -> None:
+        who = who or self.world.settings.learner
+        self.world.store.event("release", kind, subject, message, who=who, why=why, **data)
+
+    # ---- where release is a non-step
+    def non_step(self, commit: str = "main") -> NonStep:
+        """Put the shop's static pages where readers get them, straight from a commit: no version, no tag."""
+        from devops_lab.phases.materials import serve_once
+
+        repo, whole = locate(self.world, commit)
+        before = self._counts()
+        began = time.perf_counter()
+        folder = self.world.work / "site" / whole[:8]
+        url, status, size = serve_once(repo, whole, folder)
+        seconds = time.perf_counter() - began
+        tags, releases = zip(before, self._counts(), strict=True)
+        self._event("release.non_step", f"commit:{whole}", "static pages, live without a release")
+        return NonStep(whole, url, status, size, seconds, self.world.relative(folder), tags, releases)
+
+    def _counts(self) -> tuple[int, int]:
+        return len(git(self.world.origin, "tag").split()), len(self.registry())
