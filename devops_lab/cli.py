@@ -115,9 +115,10 @@ def run(
 ) -> None:
     """Run the notebooks from end to end.
 
-    Writes the executed notebooks, an HTML book and summary.json to --out. A notebook is named by its number or name: 06, deploy, 06-deploy.
+    Writes the executed notebooks, an HTML book and summary.json to --out.
+    A notebook is named by its number or name: 06, deploy, 06-deploy.
     """
-    from devops_lab import workbook
+    from devops_lab import progress, saved, selection, workbook
 
     with workbook.terminated_as_interrupted():
         summary = workbook.run_workbook(
@@ -127,12 +128,12 @@ def run(
             first=first,
             lab=lab,
             out=out,
-            parameters=workbook.parse_parameters(parameter or []),
-            progress=workbook.progress(quiet=as_json),
+            parameters=selection.parse_parameters(parameter or []),
+            progress=progress.for_this_terminal(),
         )
     if save and summary.ok:
-        workbook.save_outputs(summary)
-    report(summary) if as_json else print(summary.text())
+        saved.save_outputs(summary)
+    report({"ok": summary.ok} | vars(summary)) if as_json else print(summary.text())
     raise typer.Exit(0 if summary.ok else 1)
 
 
@@ -143,9 +144,9 @@ def open_(
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser window.")] = True,
 ) -> None:
     """Open the notebooks in JupyterLab."""
-    from devops_lab import workbook
+    from devops_lab import kernels
 
-    raise typer.Exit(workbook.open_jupyter(lab, port, browser))
+    raise typer.Exit(kernels.open_jupyter(lab, port, browser))
 
 
 @app.command()
@@ -196,8 +197,10 @@ def trail(
 @app.command()
 def clean(lab: LabOption = None) -> None:
     """End all that runs in a lab, and remove it."""
+    from devops_lab.lab import clean as remove
+
     root = (lab or settings.default_lab_dir()).expanduser().resolve()
-    open_lab(root).clean()
+    remove(root)
     print(f"Removed {root}; nothing of it runs any more.")
 
 
