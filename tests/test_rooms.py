@@ -15,6 +15,7 @@ GROUND = PLAIN | {"settings", "store", "waits", "git", "processes"}
 PHASES = GROUND | {"engines", "traffic", "control", "shop"}
 LAB = PHASES | {"phases", "pipeline", "agent", "story"}
 FRONT = LAB | {"lab", "views", "exercises"}
+WORKBOOK = {"selection", "kernels", "progress", "book", "saved"}
 
 # What each room may import, in reading order: a room uses only rooms that stand above it here.
 ROOMS: dict[str, set[str]] = {
@@ -37,11 +38,14 @@ ROOMS: dict[str, set[str]] = {
     "views": PLAIN | {"settings", "store"},
     "exercises": PLAIN | {"settings", "store", "git"},
     "doctor": FRONT,
+    "selection": PLAIN | {"settings"},
     "kernels": PLAIN | {"settings"},
+    "progress": PLAIN,
     "book": PLAIN | {"settings"},
-    "workbook": FRONT | {"kernels", "book"},
-    "bench": FRONT,
-    "cli": FRONT | {"doctor", "workbook", "bench"},
+    "saved": PLAIN | {"settings", "selection"},
+    "workbook": FRONT | WORKBOOK,
+    "bench": FRONT | WORKBOOK,
+    "cli": FRONT | WORKBOOK | {"doctor", "workbook", "bench"},
     "setup_venv": set(),
     "__init__": {"lab"},
     "__main__": {"setup_venv", "cli"},
