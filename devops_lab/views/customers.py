@@ -1,0 +1,172 @@
+"""Views of customers' requests: how a rollout moved the traffic, and what customers saw."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from devops_lab.model import Deployment, Outcome
+from devops_lab.store import Store
+from devops_lab.views.picture import Picture
+from devops_lab.views.style import (
+    BLUE,
+    DASHES,
+    GREY,
+    RED,
+    SERIES,
+    SKY,
+    badge,
+    drawn,
+    figure,
+    label,
+    legend,
+    nothing,
+    seconds,
+    table,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Series = list[tuple[float, float]]
+BINS = 60  # at most so many points on a time axis
+
+
+def failed(outcome: Outcome) -> bool:
+    """A request that a customer would call failed: no answer, or a server's error."""
+    return outcome.status == 0 or outcome.status >= 500
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value that `share` (0..1) of the values do not exceed (nearest rank); 0 when there are none."""
+    ordered = sorted(values)
+    return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else 0.0
+
+
+# ---- customers' requests over time
+class Bins:
+    """Requests cut into equal slices of time."""
+
+    def __init__(self, requests: Sequence[Outcome], start: float, end: float) -> None:
+        self.width = max((end - start) / BINS, 0.25)
+        self.count = max(int((end - start) / self.width) + 1, 1)
+        self.slices: list[list[Outcome]] = [[] for _ in range(self.count)]
+        for request in requests:
+            place = int((request.t - start) / self.width)
+            if 0 <= place < self.count:
+                self.slices[place].append(request)
+        self.t = [(index + 0.5) * self.width for index in range(self.count)]
+        self.releases = sorted({r.release for r in requests if r.release})
+
+    def rate(self, wanted: Callable[[Outcome], bool]) -> list[float]:
+        return [sum(map(wanted, part)) / self.width for part in self.slices]
+
+    def of_release(self, release: str) -> list[float]:
+        return self.rate(lambda r: r.release == release)
+
+    def p95_ms(self) -> Series:
+        """Per slice that has requests; a slice without any has no p95, not a zero."""
+        return [
+            (t, 1000 * percentile([r.seconds for r in part], 0.95))
+            for t, part in zip(self.t, self.slices, strict=True)
+            if part
+        ]
+
+
+def rollout(
+    store: Store, deployment: Deployment | None, *, run: str = "", margin_seconds: float = 2.0
+) -> Picture:
+    """How the traffic moved from the old release to the new one, with the rollout's steps and any failed request."""
+    if deployment is None:
+        return nothing("the rollout")
+    end = (deployment.ended or time.time()) + margin_seconds
+    start = deployment.started - margin_seconds
+    requests = store.requests(run=run, since=start, until=end)
+    fig, (ax,) = figure(height=3.6)
+    bins = Bins(requests, start, end)
+    totals = [sum(map(bool, (r.release for r in part))) / bins.width for part in bins.slices]
+    shares = [
+        [100 * a / b if b else 0.0 for a, b in zip(bins.of_release(r), totals, strict=True)]
+        for r in bins.releases
+    ]
+    hatches = ("", "//", "..", "xx")
+    if shares:
+        areas = ax.stackplot(
+            bins.t, *shares, labels=bins.releases, colors=(SKY, "#8fd3bd", "#f3cf80", "#e3c0d4"), alpha=0.9
+        )
+        for number, area in enumerate(areas):
+            area.set(hatch=hatches[number % 4], edgecolor="white", linewidth=0.5)
+    _step_bands(ax, deployment, start)
+    errors = [r.t - start for r in requests if failed(r)]
+    if errors:
+        ax.plot(
+            errors,
+            [50] * len(errors),
+            "x",
+            color=RED,
+            markersize=8,
+            mew=2,
+            label=f"✘ {len(errors)} failed",
+            zorder=5,
+        )
+    ax.set(xlim=(0, end - start), ylim=(0, 100))
+    label(ax, "", "seconds since the start of the picture", "% of requests")
+    fig.legend(loc="outside lower center", ncols=5, fontsize=9, frameon=False)
+    what = f"{deployment.strategy} {deployment.previous or 'nothing'} → {deployment.version}"
+    ending = (
+        f"{deployment.state} after {seconds(deployment.seconds)}" if deployment.ended else deployment.state
+    )
+    caption = f"{what}: {ending}; {len(requests)} requests, {len(errors)} failed."
+    steps = table(
+        ("step", "", "took"),
+        [(s.name, badge("good" if s.ok else "bad"), seconds(s.seconds)) for s in deployment.steps],
+    )
+    alt = f"{caption} Steps: {'; '.join(s.name for s in deployment.steps) or 'none yet'}. {deployment.error}".strip()
+    wrong = badge("bad", deployment.error) if deployment.error else ""
+    return drawn(fig, caption, alt, html=(steps if deployment.steps else "") + wrong)
+
+
+def _step_bands(ax: Axes, deployment: Deployment, start: float) -> None:
+    """The rollout's steps as numbered bands on top; their names stand in the table below."""
+    at = deployment.started
+    for number, step in enumerate(deployment.steps, 1):
+        begin = (step.started or at) - start
+        at = (step.started or at) + step.seconds
+        colour = RED if not step.ok else GREY
+        ax.axvspan(begin, at - start, ymin=0.93, color=colour if number % 2 else "#a6a6a6", linewidth=0)
+        ax.axvline(begin, color=colour, linewidth=0.8, linestyle=":")
+    for when, word in ((deployment.started, "start"), (deployment.ended, "end")):
+        if when:
+            ax.axvline(when - start, color="black", linewidth=1.2)
+            ax.annotate(
+                word, (when - start, 101), ha="center", va="bottom", fontsize=9, annotation_clip=False
+            )
+
+
+def traffic(store: Store, since: float, *, run: str = "", until: float = 0.0) -> Picture:
+    """Requests a second by release, failed ones, and the p95 that customers saw."""
+    requests = store.requests(run=run, since=since, until=until or 1e12)
+    if not requests:
+        return nothing("customers' requests")
+    start, end = requests[0].t, requests[-1].t
+    bins = Bins(requests, start, end)
+    fig, (top, low) = figure(2, 1, height=4.0, sharex=True, height_ratios=(3, 2))
+    for number, release in enumerate(bins.releases):
+        colour, dash = SERIES[number % len(SERIES)], DASHES[number % 4]
+        top.plot(bins.t, bins.of_release(release), dash, color=colour, linewidth=2, label=release)
+    bad = sum(map(failed, requests))
+    if bad:
+        top.plot(
+            bins.t, bins.rate(failed), "x-", color=RED, linewidth=1.2, markersize=5, label=f"✘ failed ({bad})"
+        )
+    top.set_ylim(0, max(1.0, top.get_ylim()[1] * 1.2))
+    label(top, "", y="requests/s")
+    legend(top)
+    low.plot(*zip(*bins.p95_ms(), strict=True), color=BLUE, linewidth=1.6)
+    low.set_ylim(0, None)
+    label(low, "", "seconds since the first request", "p95, ms")
+    p95 = percentile([r.seconds for r in requests], 0.95)
+    by_release = ", ".join(f"{sum(r.release == v for r in requests)} by {v}" for v in bins.releases)
+    caption = f"{len(requests)} requests ({by_release}), {bad} failed, p95 {seconds(p95)}."
+    return drawn(fig, caption, f"Requests a second and p95 over {end - start:.0f} s: {caption}")

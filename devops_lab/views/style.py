@@ -1,0 +1,169 @@
+"""The look that all views share: colours that colour-blind readers can tell apart, marks, tables, figures."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from devops_lab.views.picture import Picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe & Ito, "Color Universal Design", 2008
+BLUE, ORANGE, GREEN, SKY = "#0072B2", "#E69F00", "#009E73", "#56B4E9"
+RED, PURPLE, YELLOW, BLACK = "#D55E00", "#CC79A7", "#F0E442", "#000000"
+SERIES = (BLUE, ORANGE, GREEN, PURPLE, SKY, BLACK, YELLOW)  # red is kept for what went wrong
+DASHES = ("-", "--", "-.", ":")
+GREY, PALE = "#595959", "#d9d9d9"
+
+# tone -> mark, text colour, background; the mark says it without the colour
+TONES = {
+    "good": ("✔", "#00452f", "#d5f0e5"),
+    "bad": ("✘", "#6e2600", "#fbdccb"),
+    "warn": ("▲", "#523c00", "#fdeebf"),
+    "info": ("●", "#00365a", "#d8ebf8"),
+    "quiet": ("○", "#444444", "#ececec"),
+}
+INK = "color:#1a1a1a;background:#ffffff"
+CELL = f"{INK};padding:3px 9px;border:1px solid #d0d0d0;text-align:left;vertical-align:top;font-size:13px"
+HEAD = CELL.replace("#ffffff", "#eef1f4") + ";font-weight:bold"
+MONO = "font-family:monospace;font-size:12px;white-space:pre-wrap"
+_DRAWING = threading.Lock()  # matplotlib draws in one thread at a time
+
+
+class Html(str):
+    """Text that is HTML already; anything else is escaped."""
+
+
+def safe(value: object) -> str:
+    return value if isinstance(value, Html) else escape(str(value))
+
+
+def badge(tone: str, text: str = "") -> Html:
+    """A mark with a word on a quiet background."""
+    mark, ink, ground = TONES[tone]
+    style = (
+        f"color:{ink};background:{ground};padding:1px 6px;border-radius:4px;font-size:12px;white-space:nowrap"
+    )
+    return Html(f'<span style="{style}">{mark} {escape(text)}</span>')
+
+
+def bar(share: float, text: str, colour: str = SKY) -> Html:
+    """A bar of `share` (0..1) of the full width, with its value as text before it."""
+    wide = f"width:{max(1, round(90 * min(max(share, 0), 1)))}px;background:{colour}"
+    strip = f'<span style="display:inline-block;height:10px;{wide}">&nbsp;</span>'
+    return Html(f'<span style="display:inline-block;min-width:62px">{escape(text)}</span> {strip}')
+
+
+def lines(*parts: object) -> Html:
+    return Html("<br>".join(safe(part) for part in parts if str(part)))
+
+
+def code(text: str) -> Html:
+    return Html(f'<span style="{MONO}">{escape(text)}</span>')
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> Html:
+    """A plain HTML table; every cell has its own text and background colour, so both themes can show it."""
+    top = "".join(f'<th style="{HEAD}">{escape(cell)}</th>' for cell in head)
+    cells = [[f'<td style="{CELL}">{safe(cell)}</td>' for cell in row] for row in rows]
+    body = "".join(f"<tr>{''.join(row)}</tr>" for row in cells)
+    return Html(f'<table style="border-collapse:collapse;margin:4px 0"><tr>{top}</tr>{body}</table>')
+
+
+def page(caption: str, alt: str, *parts: str) -> Picture:
+    """A picture made of HTML alone."""
+    return Picture(caption, alt, html="".join(parts))
+
+
+def nothing(what: str, hint: str = "") -> Picture:
+    """The picture of an empty lab: says what will stand here."""
+    text = f"Nothing yet: {what}."
+    note = (
+        f'<div style="{INK};border:1px dashed #767676;padding:8px 12px">{escape(text)} {escape(hint)}</div>'
+    )
+    return Picture(f"{what[:1].upper()}{what[1:]} will show here.", f"{text} {hint}".strip(), html=note)
+
+
+def seconds(value: float) -> str:
+    """A duration as a person says it: 12 ms, 3.4 s, 5 min 02 s."""
+    if value < 1:
+        return f"{value * 1000:.3g} ms" if value < 0.9995 else "1 s"
+    return f"{value:.3g} s" if value < 100 else f"{value // 60:.0f} min {value % 60:02.0f} s"
+
+
+def size(count: float) -> str:
+    """A size in bytes, kB or MB (powers of 1000)."""
+    if count < 1000:
+        return f"{count:.0f} B"
+    return f"{count / 1000:.1f} kB" if count < 1_000_000 else f"{count / 1_000_000:.1f} MB"
+
+
+def clock(t: float) -> str:
+    """Local time of day."""
+    return time.strftime("%H:%M:%S", time.localtime(t)) if t else "–"
+
+
+def digest(value: str) -> Html:
+    return code(value.removeprefix("sha256:")[:12] or "–")
+
+
+def pick(row: Any, name: str, index: int = 0, default: Any = "") -> Any:
+    """A field of a record, a mapping or a tuple."""
+    if isinstance(row, dict):
+        return row.get(name, default)
+    if isinstance(row, (tuple, list)) and not hasattr(row, name):
+        return row[index] if index < len(row) else default
+    return getattr(row, name, default)
+
+
+# ---- figures
+def figure(
+    rows: int = 1, columns: int = 1, *, height: float = 3.0, **options: Any
+) -> tuple[Figure, list[Axes]]:
+    """A figure 8 inches wide and its plain axes, apart from pyplot's state."""
+    from matplotlib.figure import Figure
+
+    fig = Figure(figsize=(8, height), facecolor="white", layout="constrained")
+    axes = list(fig.subplots(rows, columns, squeeze=False, **options).flat)
+    for ax in axes:
+        ax.set_facecolor("white")
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.tick_params(labelsize=9, colors="#333333")
+        ax.grid(axis="y", color="#e6e6e6", linewidth=0.8)
+        ax.set_axisbelow(True)
+    return fig, axes
+
+
+def label(ax: Axes, title: str = "", x: str = "", y: str = "") -> None:
+    ax.set_title(title, fontsize=10, loc="left", color="#1a1a1a")
+    ax.set_xlabel(x, fontsize=9, color="#333333")
+    ax.set_ylabel(y, fontsize=9, color="#333333")
+
+
+def legend(ax: Axes, columns: int = 4) -> None:
+    """A legend above the axes, where it hides no data."""
+    if ax.get_legend_handles_labels()[0]:
+        at = (1.0, 1.0)
+        ax.legend(
+            loc="lower right", bbox_to_anchor=at, borderaxespad=0.2, fontsize=8, frameon=False, ncols=columns
+        )
+
+
+def drawn(fig: Figure, caption: str, alt: str, html: str = "") -> Picture:
+    """Make the picture of a figure: twice the shown size, few colours, so that it is sharp and small."""
+    from PIL import Image
+
+    raw, small = io.BytesIO(), io.BytesIO()
+    with _DRAWING:
+        fig.savefig(raw, format="png", dpi=200, pil_kwargs={"compress_level": 1})
+    with Image.open(raw) as image:
+        flat = image.convert("RGB").quantize(96, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+        flat.save(small, "png", optimize=True)
+    return Picture(caption, alt, html=html, png=small.getvalue())
