@@ -1,4 +1,4 @@
-"""Build: one commit becomes one wheel, by transpiling, compiling and packaging; the same commit, the same digest."""
+"""Build: a commit becomes a wheel, by transpiling, compiling, packaging; the same commit, the same digest."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from pathlib import Path
 from platform import machine
 from zipfile import ZIP_DEFLATED, ZipFile
 
-from devops_lab.engines.environments import clean_environment, sha256, uv_program
+from devops_lab.engines.environments import sha256, uv_program
 from devops_lab.errors import BadInput, BuildFailed, MissingTool
 from devops_lab.git import git
 from devops_lab.model import Artifact, Step
 from devops_lab.phases import World
 from devops_lab.phases.materials import export
 from devops_lab.phases.versions import locate, plan_version
+from devops_lab.processes import clean_environment
 
 OnStep = Callable[[Step], None]
 KEPT = 20  # builds that stay in the scratch space
@@ -42,10 +43,11 @@ RACE = """
 import json, sys, timeit
 sys.path.insert(0, sys.argv[1])
 from bento import search
-query, text = search.fold("teryaki samon bowl"), search.fold("Teriyaki salmon bento with rice, pickles and miso soup")
+query, text = search.fold("teryaki samon bowl"), search.fold("Teriyaki salmon bento with rice and miso soup")
 ways = {"c": search.load_c(), "python": search.score_python}
 assert len({f(query, text) for f in ways.values() if f}) == 1, "the scorers disagree"
-print(json.dumps({n: min(timeit.repeat(lambda: f(query, text), number=1000, repeat=3)) for n, f in ways.items() if f}))
+timed = {name: timeit.repeat(lambda: f(query, text), number=1000, repeat=3) for name, f in ways.items() if f}
+print(json.dumps({name: min(seconds) for name, seconds in timed.items()}))
 """
 
 
@@ -276,12 +278,12 @@ def find_compiler() -> list[str]:
 
 
 def platform_tag() -> str:
-    """The wheel tag of this machine, e.g. linux_x86_64; on a Mac of the one architecture that cc compiled for."""
+    """The wheel tag of this machine, e.g. linux_x86_64; on a Mac its own architecture alone."""
     return re.sub(r"[.-]", "_", sysconfig.get_platform()).replace("universal2", machine())
 
 
 def retag(wheel: Path, tag: str) -> Path:
-    """Say in a wheel's name and metadata which platform its native code is for; uv_build knows pure ones only."""
+    """Say in a wheel's name and metadata which platform its native code is for: uv_build can't."""
     target = wheel.with_name(wheel.name.replace("-any.whl", f"-{tag}.whl"))
     with ZipFile(wheel) as old, ZipFile(target, "w", ZIP_DEFLATED) as new:
         info = next(n.removesuffix("WHEEL") for n in old.namelist() if n.endswith(".dist-info/WHEEL"))

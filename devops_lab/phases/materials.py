@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
-from devops_lab.engines.environments import clean_environment
 from devops_lab.errors import LabError
 from devops_lab.model import Artifact
 
@@ -76,7 +75,7 @@ def export(repo: Path, commit: str, into: Path, *paths: str) -> None:
 
     done = subprocess.run(
         ["git", "-C", str(repo), "archive", "--format=tar", commit, "--", *paths],
-        env=clean_environment(**git.environment()), capture_output=True,
+        env=git.environment(), capture_output=True,
     )  # fmt: skip
     if done.returncode:
         raise LabError(f"git can't export {commit[:8]}: {done.stderr.decode(errors='replace').strip()}")
