@@ -1,6 +1,6 @@
-"""The sample application `bento`: its repository, the repository's history, and its developers' coming changes.
+"""The sample application `bento`: its repository, its history, and its developers' coming changes.
 
-`template/` is the repository as it stands at v1.0.0, `history.yaml` how it came to be, `changes/` what comes next.
+`template/` is the repository at v1.0.0, `history.yaml` how it came to be, `changes/` what comes next.
 """
 
 from __future__ import annotations
@@ -109,7 +109,8 @@ def found_repository(origin: Path, clone: Path, today: date) -> None:
         check=False,
     )
     if done.returncode:
-        raise LabError(f"The shop's history could not be made: {done.stderr.decode(errors='replace').strip()}")
+        words = done.stderr.decode(errors="replace").strip()
+        raise LabError(f"The shop's history could not be made: {words}")
     git(origin.parent, "clone", "--quiet", "--template=", str(origin), str(clone))
     for name, value in CLONE_CONFIG.items():
         git(clone, "config", name, value)
@@ -129,7 +130,9 @@ def template_files() -> dict[str, bytes]:
     """The repository's files at v1.0.0: path to content, without what a build or a test run left there."""
     found = sorted(path for path in TEMPLATE.rglob("*") if path.is_file())
     relative = [(path.relative_to(TEMPLATE), path) for path in found]
-    return {short.as_posix(): path.read_bytes() for short, path in relative if not set(short.parts) & set(BUILT)}
+    return {
+        short.as_posix(): path.read_bytes() for short, path in relative if not set(short.parts) & set(BUILT)
+    }
 
 
 def _stream(today: date) -> bytes:
@@ -138,7 +141,8 @@ def _stream(today: date) -> bytes:
     files = template_files()
     parts: list[bytes] = []
     for number, commit in enumerate(history["commits"], 1):
-        moment = datetime.combine(today - timedelta(commit["days_ago"]), time.fromisoformat(commit["at"]), UTC)
+        day = today - timedelta(commit["days_ago"])
+        moment = datetime.combine(day, time.fromisoformat(commit["at"]), UTC)
         who = f"{history['people'][commit['by']]} {int(moment.timestamp())} +0000"
         message = f"{commit['subject']}\n\n{commit.get('body', '')}".rstrip() + "\n"
         parts.append(f"commit refs/heads/main\nmark :{number}\nauthor {who}\ncommitter {who}\n".encode())
@@ -157,7 +161,7 @@ def _files_of(commit: dict[str, Any], files: dict[str, bytes]) -> dict[str, byte
     for edit in commit.get("then", []):
         content = chosen[edit["path"]]
         if content.count(edit["now"].encode()) != 1:
-            raise LabError(f"history.yaml, {commit['subject']!r}: {edit['path']} doesn't have {edit['now']!r} once.")
+            raise LabError(f"history.yaml: {edit['path']} doesn't have {edit['now']!r} exactly once.")
         chosen[edit["path"]] = content.replace(edit["now"].encode(), edit["was"].encode())
     return chosen
 

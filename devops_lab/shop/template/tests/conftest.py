@@ -47,7 +47,9 @@ class Shop:
         return self.call("GET", url, headers=headers)
 
     def order(self, lines: list[dict[str, Any]], key: str = "key-1", **more: Any) -> Answer:
-        return self.call("POST", "/api/orders", json.dumps({"lines": lines, **more}).encode(), {"Idempotency-Key": key})
+        return self.call(
+            "POST", "/api/orders", json.dumps({"lines": lines, **more}).encode(), {"Idempotency-Key": key}
+        )
 
     async def _call(self, method: str, url: str, body: bytes, headers: dict[str, str]) -> Answer:
         parts = urlsplit(url)
@@ -75,7 +77,9 @@ class Shop:
 
         await self.app(scope, receive, send)
         start = next(message for message in sent if message["type"] == "http.response.start")
-        content = b"".join(message.get("body", b"") for message in sent if message["type"] == "http.response.body")
+        content = b"".join(
+            message.get("body", b"") for message in sent if message["type"] == "http.response.body"
+        )
         return Answer(start["status"], {k.decode(): v.decode() for k, v in start["headers"]}, content)
 
 

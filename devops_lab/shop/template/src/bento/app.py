@@ -65,7 +65,9 @@ def orders_by_key(request: Request) -> JSONResponse:
     if not key:
         raise problems.Problem(400, "Say which order: /api/orders?key=…")
     found = request.app.state.orders.by_key(key)
-    return JSONResponse({"orders": [{k: v for k, v in order.items() if k != "body_digest"} for order in found]})
+    return JSONResponse(
+        {"orders": [{k: v for k, v in order.items() if k != "body_digest"} for order in found]}
+    )
 
 
 async def info(request: Request) -> JSONResponse:

@@ -1,7 +1,7 @@
 """One small door to the database: SQLite by default, PostgreSQL by its URL.
 
-SQL is written once with `:name` parameters. Each thread has a connection of its own; a transaction takes the
-write lock at its start (BEGIN IMMEDIATE), so that two replicas wait for each other instead of failing half way.
+SQL is written once with `:name` parameters. Each thread has a connection of its own; a transaction takes
+the write lock at its start (BEGIN IMMEDIATE), so that two replicas wait for each other, and none fails half way.
 """
 
 import re
@@ -34,7 +34,9 @@ class Database:
             import psycopg
             from psycopg.rows import dict_row
 
-            return psycopg.connect(self.url, autocommit=True, row_factory=dict_row, connect_timeout=LOCK_SECONDS)
+            return psycopg.connect(
+                self.url, autocommit=True, row_factory=dict_row, connect_timeout=LOCK_SECONDS
+            )
         connection = sqlite3.connect(
             self.url.removeprefix("sqlite:///"),
             timeout=LOCK_SECONDS,

@@ -44,6 +44,8 @@ class Menu:
     def read(self) -> Snapshot:
         """The menu as the database has it now."""
         items = tuple(_item(row) for row in self.database.rows(f"SELECT {COLUMNS} FROM items ORDER BY id"))
-        texts = tuple(fold(f"{item['name']} {item['description']} {' '.join(item['tags'])}") for item in items)
+        texts = tuple(
+            fold(f"{item['name']} {item['description']} {' '.join(item['tags'])}") for item in items
+        )
         body = json.dumps({"currency": "EUR", "items": items}, ensure_ascii=False).encode()
         return Snapshot(items, texts, body, monotonic())

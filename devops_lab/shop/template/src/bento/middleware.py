@@ -59,7 +59,9 @@ class Observe:
         try:
             await self.app(scope, receive, send_named)
         except Exception:  # it was answered by problems.on_crash
-            logger.exception("request failed", extra={"request_id": request_id, "endpoint": endpoint_of(scope)})
+            logger.exception(
+                "request failed", extra={"request_id": request_id, "endpoint": endpoint_of(scope)}
+            )
         finally:
             metrics.IN_FLIGHT.dec()
             self.record(scope, request_id, status or 499, perf_counter() - started)

@@ -1,7 +1,7 @@
 """Migrations: numbered .sql files, each applied once, all pending ones in one transaction.
 
-Rule for their authors: expand, then contract. The release that runs now must go on working on the new schema, so a
-migration adds tables, and columns with defaults; what is no longer used is dropped one release later.
+Rule for their authors: expand, then contract. The release that runs now must go on working on the new schema,
+so a migration adds tables, and columns with defaults; what is no longer used is dropped one release later.
 """
 
 import sqlite3
@@ -21,7 +21,9 @@ class MigrationError(Exception):
 def files() -> dict[str, str]:
     """The migrations of this release: name to SQL, in order."""
     folder = resources.files("bento") / "migrations"
-    found = sorted((each for each in folder.iterdir() if each.name.endswith(".sql")), key=lambda each: each.name)
+    found = sorted(
+        (each for each in folder.iterdir() if each.name.endswith(".sql")), key=lambda each: each.name
+    )
     return {each.name: each.read_text("utf-8") for each in found}
 
 

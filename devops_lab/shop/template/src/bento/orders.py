@@ -118,7 +118,8 @@ class Orders:
                 "now": time.time(),
             }
             inserted = self.database.execute(
-                "INSERT INTO orders (id, idempotency_key, body_digest, customer, note, total_cents, created_at)"
+                "INSERT INTO orders"
+                " (id, idempotency_key, body_digest, customer, note, total_cents, created_at)"
                 " VALUES (:id, :key, :digest, :customer, :note, :total, :now)"
                 " ON CONFLICT (idempotency_key) DO NOTHING",
                 new,

@@ -30,7 +30,13 @@ class Problem(Exception):
 
 def response(status: int, detail: str, **extra: Any) -> JSONResponse:
     """A problem document."""
-    body = {"type": "about:blank", "title": TITLES.get(status, "Error"), "status": status, "detail": detail, **extra}
+    body = {
+        "type": "about:blank",
+        "title": TITLES.get(status, "Error"),
+        "status": status,
+        "detail": detail,
+        **extra,
+    }
     return JSONResponse(body, status_code=status, media_type="application/problem+json")
 
 

@@ -144,8 +144,10 @@ def test_the_metrics_that_the_platform_reads(server):
 def test_sigterm_finishes_what_is_in_flight(server):
     body = json.dumps({"lines": [{"item": 5, "quantity": 1}]}).encode()
     with socket.create_connection(("127.0.0.1", server.port), timeout=5) as caller:
-        head = f"POST /api/orders HTTP/1.1\r\nHost: shop\r\nIdempotency-Key: last\r\nContent-Length: {len(body)}\r\n"
-        caller.sendall(head.encode() + b"X-Request-Id: last-one\r\nExpect: 100-continue\r\n\r\n")
+        head = f"POST /api/orders HTTP/1.1\r\nHost: shop\r\nContent-Length: {len(body)}\r\n"
+        caller.sendall(
+            head.encode() + b"Idempotency-Key: last\r\nX-Request-Id: last-one\r\nExpect: 100-continue\r\n\r\n"
+        )
         assert b" 100 " in caller.recv(1024)  # the handler runs, and waits for the body
         server.process.send_signal(signal.SIGTERM)
         caller.sendall(body)

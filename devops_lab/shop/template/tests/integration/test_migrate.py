@@ -26,7 +26,8 @@ def test_a_new_database_gets_the_whole_schema_once(url):
 
 
 def test_a_failing_migration_changes_nothing(url, monkeypatch):
-    bad = {"0001_good.sql": "CREATE TABLE good (id INTEGER);", "0002_bad.sql": "CREATE TABLE half (id INTEGER);\nOOPS;"}
+    bad = {"0001_good.sql": "CREATE TABLE good (id INTEGER);"}
+    bad["0002_bad.sql"] = "CREATE TABLE half (id INTEGER);\nOOPS;"
     monkeypatch.setattr(migrate, "files", lambda: bad)
     monkeypatch.setattr(migrate, "NAMES", tuple(bad))
     with pytest.raises(migrate.MigrationError, match=r"0002_bad.sql failed.*left unchanged"):
@@ -49,7 +50,10 @@ def test_the_command_says_what_it_did(url, monkeypatch, capsys):
 
 def test_a_file_is_split_into_statements():
     sql = "-- a; b;\nCREATE TABLE a (\n  b TEXT DEFAULT ';'\n);\n\n-- next\nINSERT INTO a VALUES ('x;\ny');\n"
-    assert list(migrate.statements(sql)) == ["CREATE TABLE a (\n  b TEXT DEFAULT ';'\n);", "INSERT INTO a VALUES ('x;\ny');"]
+    assert list(migrate.statements(sql)) == [
+        "CREATE TABLE a (\n  b TEXT DEFAULT ';'\n);",
+        "INSERT INTO a VALUES ('x;\ny');",
+    ]
 
 
 def test_a_database_that_is_ahead_is_fine(database):

@@ -18,7 +18,10 @@ def test_an_order_is_created_and_priced_by_the_server(shop):
 
 
 def test_a_price_that_the_caller_sends_is_ignored(shop):
-    assert shop.order([{"item": 1, "quantity": 1, "price_cents": 1}], total_cents=1).json()["total_cents"] == 1290
+    assert (
+        shop.order([{"item": 1, "quantity": 1, "price_cents": 1}], total_cents=1).json()["total_cents"]
+        == 1290
+    )
 
 
 def test_an_order_can_be_read_again(shop):

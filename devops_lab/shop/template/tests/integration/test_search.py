@@ -30,5 +30,6 @@ def test_an_empty_search_shows_the_whole_menu(shop):
 def test_results_come_best_first_and_name_the_scorer(shop):
     answer = shop.get("/api/search?q=chicken").json()
     scores = [item["score"] for item in answer["results"]]
-    assert scores == sorted(scores, reverse=True) and len(scores) <= 10
+    assert scores == sorted(scores, reverse=True)
+    assert len(scores) <= 10
     assert answer["scorer"] == search.SCORER

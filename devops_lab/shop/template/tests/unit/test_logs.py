@@ -21,7 +21,12 @@ def test_a_record_is_one_line_of_json():
     entry = json.loads(line)
     assert "\n" not in line
     assert entry["message"] == "said two\nlines"
-    assert (entry["level"], entry["logger"], entry["request_id"], entry["status"]) == ("INFO", "bento.access", "abc", 200)
+    assert (entry["level"], entry["logger"], entry["request_id"], entry["status"]) == (
+        "INFO",
+        "bento.access",
+        "abc",
+        200,
+    )
     assert (entry["release"], entry["replica"]) == ("1.2.3", "r1")
     assert entry["time"].endswith("+00:00")
 

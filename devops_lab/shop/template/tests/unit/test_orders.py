@@ -9,7 +9,9 @@ from bento.problems import Problem
 
 
 def body(*lines, **more) -> bytes:
-    return json.dumps({"lines": [dict(zip(("item", "quantity"), line, strict=True)) for line in lines], **more}).encode()
+    return json.dumps(
+        {"lines": [dict(zip(("item", "quantity"), line, strict=True)) for line in lines], **more}
+    ).encode()
 
 
 def test_a_good_order_is_read():
@@ -64,7 +66,12 @@ def test_keys_that_are_none_are_refused(key):
 
 
 def test_a_different_wish_has_a_different_digest():
-    wishes = [Wish((Line(1, 2),)), Wish((Line(2, 1),)), Wish((Line(1, 2),), "Ada"), Wish((Line(1, 2),), "", "Ada")]
+    wishes = [
+        Wish((Line(1, 2),)),
+        Wish((Line(2, 1),)),
+        Wish((Line(1, 2),), "Ada"),
+        Wish((Line(1, 2),), "", "Ada"),
+    ]
     assert len({wish.digest() for wish in wishes}) == len(wishes)
 
 

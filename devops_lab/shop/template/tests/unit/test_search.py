@@ -7,7 +7,10 @@ import pytest
 from bento import search
 from bento.search import closeness, distance, fold, rank, score_python
 
-MENU = [fold(text) for text in ("Salmon Teriyaki glazed salmon", "Tofu Katsu breaded tofu", "Pad Thai rice noodles")]
+MENU = [
+    fold(text)
+    for text in ("Salmon Teriyaki glazed salmon", "Tofu Katsu breaded tofu", "Pad Thai rice noodles")
+]
 
 
 @pytest.mark.parametrize(
@@ -65,7 +68,10 @@ def test_c_and_python_agree():
     dice = random.Random(7)
 
     def words(most: int) -> bytes:
-        return b" ".join(bytes(dice.choices(b"abcde", k=dice.choice((1, 2, 3, 5, 8, 30)))) for _ in range(dice.randint(0, most)))
+        return b" ".join(
+            bytes(dice.choices(b"abcde", k=dice.choice((1, 2, 3, 5, 8, 30))))
+            for _ in range(dice.randint(0, most))
+        )
 
     for _ in range(60):
         query, text = words(10), words(6)
