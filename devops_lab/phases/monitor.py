@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import Any
 
 from devops_lab.errors import BadInput
 from devops_lab.model import Alert, AlertRule, LogLine, Outcome
@@ -114,7 +115,7 @@ class Monitor:
         }
 
     def endpoints(self, since: float | None = None, until: float | None = None) -> list[EndpointRow]:
-        """Rate, errors and response times of each endpoint, slowest p95 first; by default of the last minute."""
+        """Rate, errors and response times of each endpoint, slowest p95 first; the last minute by default."""
         until = time.time() if until is None else until
         since = until - 60 if since is None else since
         weight: dict[tuple[int, str, str], float] = {}
@@ -291,7 +292,12 @@ class Monitor:
         for origin in proof:
             self.store.link(subject, "seen on", origin)
         message = f"{rule.summary} {rule.metric} is {seen.value:.4g} on {seen.subject}.".strip()
-        data = {"value": seen.value, "above": rule.above, "metric": rule.metric, "evidence": proof}
+        data: dict[str, Any] = {
+            "value": seen.value,
+            "above": rule.above,
+            "metric": rule.metric,
+            "evidence": proof,
+        }
         self.store.event("monitor", "alert.firing", subject, message, **data)
         return self._keep(
             replace(alert, state="firing", value=seen.value, subject=seen.subject, evidence=proof)

@@ -1,4 +1,4 @@
-"""Monitor reads the store and nothing else; alerts go pending > firing > resolved, and stale is never zero."""
+"""Monitor reads the store and nothing else; alerts go pending > firing > resolved; stale is never zero."""
 
 from __future__ import annotations
 
