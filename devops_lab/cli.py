@@ -159,7 +159,7 @@ def doctor(as_json: JsonOption = False) -> None:
 
     rows = examination.examine()
     report(rows) if as_json else print(examination.table(rows))
-    raise typer.Exit(3 if any(row.needed and not row.ok for row in rows) else 0)
+    raise typer.Exit(3 if any(row.ok is False for row in rows) else 0)
 
 
 @app.command()

