@@ -1,4 +1,4 @@
-"""One run of the shop's suite against a wheel: in an environment that holds the wheel, not the source tree."""
+"""One run of the shop's suite: in an environment that holds the built wheel, not the source tree."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from devops_lab.model import Artifact, Case
 from devops_lab.phases import World
 from devops_lab.phases.materials import export
 from devops_lab.phases.versions import locate
-from devops_lab.processes import clean_environment
+from devops_lab.processes import OWNER, clean_environment
 
 OnCase = Callable[[Case], None]
 LOCK = "requirements-test.lock"
@@ -58,7 +58,8 @@ def run_suite(
         python = environment(templates, here / LOCK, world.root / artifact.path, folder / "env")
         module = ["-m", "coverage", "run", "-m"] if coverage else ["-m"]
         began = time.perf_counter()
-        said = _pytest([str(python), *module, *PYTEST, "--junitxml=report.xml"], here, limit, on_case)
+        command = [str(python), *module, *PYTEST, "--junitxml=report.xml"]
+        said = _pytest(command, here, templates, limit, on_case)
         seconds = time.perf_counter() - began
         cases = read_junit(here / "report.xml")
         if not cases:
@@ -72,12 +73,12 @@ def run_suite(
     return Suite(cases, percent, seconds)
 
 
-def _pytest(command: list[str], folder: Path, limit: float, on_case: OnCase | None) -> str:
+def _pytest(command: list[str], folder: Path, lab: Path, limit: float, on_case: OnCase | None) -> str:
     """Run pytest in a process group of its own, which is ended in any case; tell of each test as it ends."""
     process = subprocess.Popen(
         command,
         cwd=folder,
-        env=clean_environment(PYTHONUNBUFFERED="1", LC_ALL="C.UTF-8"),
+        env=clean_environment(PYTHONUNBUFFERED="1", LC_ALL="C.UTF-8") | {OWNER: str(lab.resolve())},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -106,7 +107,7 @@ def _pytest(command: list[str], folder: Path, limit: float, on_case: OnCase | No
     finally:
         timer.cancel()
         _end(process)
-    if late.is_set():
+    if time.monotonic() - began >= limit:
         raise TimedOut(
             f"The suite ran longer than {limit:g} s.\n{''.join(said)[-TAIL:]}",
             next_step="Find the test that hangs.",

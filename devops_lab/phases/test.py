@@ -58,7 +58,7 @@ class Test:
         self.bars = bars or Gate()
 
     def run(self, artifact: Artifact | None = None, on_case: OnCase | None = None) -> TestReport:
-        """Test a built wheel (default: the newest) away from its source tree, and judge it at the quality gate.
+        """Test a built wheel (default: the newest) away from its source tree; judge it at the gate.
 
         Args:
             artifact: what to test.
@@ -117,12 +117,9 @@ class Test:
         store.put(report)
         store.link(f"report:{report.key}", "test of", f"artifact:{report.digest}")
         verdict = "; ".join(report.gate) or f"{len(report.cases)} tests green, gate open"
-        data = {
-            "passed": report.passed,
-            "coverage_percent": report.coverage_percent,
-            "seconds": report.seconds,
-        }
-        store.event("test", "test.done", subject, verdict, who=self.world.settings.learner, **data)
+        who, percent = self.world.settings.learner, round(report.coverage_percent, 1)
+        passed = report.passed
+        store.event("test", "test.done", subject, verdict, who=who, passed=passed, coverage_percent=percent)
 
     # ---- no guarantee: planted bugs
     def planted(
