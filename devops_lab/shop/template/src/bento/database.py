@@ -1,7 +1,7 @@
 """One small door to the database: SQLite by default, PostgreSQL by its URL.
 
 SQL is written once with `:name` parameters. Each thread has a connection of its own; a transaction takes
-the write lock at its start (BEGIN IMMEDIATE), so that two replicas wait for each other, and none fails half way.
+the write lock at its start (BEGIN IMMEDIATE), so that replicas wait for each other and don't fail half way.
 """
 
 import re

@@ -56,7 +56,19 @@ def score_python(query: bytes, text: bytes) -> int:
     words = [word[:WORD] for word in text.split(b" ") if word]
     if not wanted or not words:
         return 0
-    return sum(max(closeness(word, other) for other in words) for word in wanted) // len(wanted)
+    return sum(best(word, words) for word in wanted) // len(wanted)
+
+
+def best(word: bytes, words: list[bytes]) -> int:
+    """The closeness of the closest word; what can't win by its length alone is not compared."""
+    if word in words:
+        return BEST
+    closest = 0
+    for other in words:
+        longest, gap = max(len(word), len(other)), abs(len(word) - len(other))
+        if 800 * (longest - gap) // longest > closest or other.startswith(word):
+            closest = max(closest, closeness(word, other))
+    return closest
 
 
 def load_c(path: Path = LIBRARY) -> Callable[[bytes, bytes], int] | None:
