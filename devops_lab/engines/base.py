@@ -60,6 +60,10 @@ class Engine(Protocol):
 
     def alive(self, replica: Replica) -> bool: ...
 
+    def ended(self, replica: Replica) -> str:
+        """How a replica ended, e.g. "SIGKILL" or "exit code 3", as far as the engine knows."""
+        ...
+
     def stop(self, replica: Replica, grace_seconds: float) -> None:
         """Ask a replica to finish what is in flight, and end it after `grace_seconds` at the latest."""
         ...
@@ -68,6 +72,10 @@ class Engine(Protocol):
 
     def log_path(self, replica: Replica) -> Path | None:
         """The file that the replica's standard output goes to, where there is one."""
+        ...
+
+    def forget(self, replica: Replica) -> None:
+        """Drop what is kept in memory about a replica that is gone."""
         ...
 
     def database_url(self) -> str: ...

@@ -1,0 +1,251 @@
+"""The agent's eyes: once a second it measures the replicas, takes in logs, and lets alerts and scaling look."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from devops_lab.agent.scrape import Scrape, figures, parse
+from devops_lab.model import LogLine, Replica
+from devops_lab.phases import World
+
+EVERY_SECONDS = 1.0
+LINES_A_TICK = 2000  # of one log; above, a sample is kept and the rest counted
+BYTES_A_TICK = 4_000_000
+KNOWN = {"time", "level", "message", "replica", "release", "endpoint", "request_id", "status", "seconds"}
+KEY_EVENTS: tuple[str, ...] = (
+    "deploy.",
+    "rollback.",
+    "scale.",
+    "alert.",
+    "replica.died",
+    "replica.crash_loop",
+)
+KEY_EVENTS += ("replica.unhealthy", "replica.failed", "envoy.restarted", "log.truncated", "agent.error")
+
+
+@dataclass(frozen=True)
+class LogPosition:
+    """How far a replica's log has been taken in, so that a restarted agent goes on there."""
+
+    replica: str
+    bytes: int
+
+    @property
+    def key(self) -> str:
+        return self.replica
+
+
+class Observer:
+    """Measures production into the store.
+
+    Args:
+        world: the lab.
+        replicas: asked for the replicas that there are now.
+        failed: told about what went wrong, with where; the observer goes on.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        replicas: Callable[[], list[Replica]],
+        failed: Callable[[str, BaseException], None],
+    ) -> None:
+        self.world, self.replicas, self.failed = world, replicas, failed
+        self.before: dict[str, Scrape] = {}
+        self.positions = {position.replica: position.bytes for position in world.store.all(LogPosition)}
+        self.seen_event = max([event.id for event in world.store.events(limit=1)], default=0)
+        self.pool = ThreadPoolExecutor(4, "scrape")
+
+    def run(self, quiet: threading.Event) -> None:
+        """One tick a second, until told to be quiet."""
+        while not quiet.wait(EVERY_SECONDS - time.time() % EVERY_SECONDS):
+            self.tick()
+        self.pool.shutdown(wait=False)
+
+    def tick(self) -> None:
+        """Measure, take in logs, judge, scale, notify; one that fails does not keep back the others."""
+        now = time.time()
+        steps: list[tuple[str, Callable[[], object]]] = [
+            ("scrape", lambda: self.measure(now)),
+            ("logs", lambda: self.take_in_logs(now)),
+            ("alerts", lambda: self.judge(now)),
+            ("autoscale", lambda: self.scale(now)),
+            ("notify", self.notify),
+        ]
+        for name, step in steps:
+            try:
+                step()
+            except ImportError as error:
+                if "devops_lab.phases" not in str(error):
+                    self.failed(name, error)
+            except Exception as error:
+                self.failed(name, error)
+
+    # ---- samples
+    def measure(self, now: float) -> None:
+        """Scrape every replica and keep what it says, with its process's own figures."""
+        replicas = self.replicas()
+        rows: list[tuple[float, str, str, str, str, float]] = []
+        for replica, text in zip(replicas, self.pool.map(fetch, replicas), strict=True):
+            who = (replica.id, replica.release)
+            rows.append((now, "up", *who, "", 1.0 if text else 0.0))
+            if text:
+                scrape = parse(now, text)
+                found = figures(self.before.get(replica.id), scrape)
+                rows += [(now, metric, *who, endpoint, value) for metric, endpoint, value in found]
+                self.before[replica.id] = scrape
+            if usage := self.world.engine.usage(replica):
+                rows.append((now, "cpu_percent", *who, "", usage.cpu_percent))
+                rows.append((now, "memory_bytes", *who, "", float(usage.memory_bytes)))
+            rows.append((now, "log_bytes", *who, "", float(size_of(self.world.engine.log_path(replica)))))
+        healthy = sum(replica.state == "healthy" for replica in replicas)
+        rows.append((now, "replicas", "", "", "", float(healthy)))
+        rows.append((now, "disk_bytes", "", "", "", float(self.disk_bytes())))
+        self.world.store.add_samples(rows)
+        known = {replica.id for replica in replicas}
+        self.before = {name: scrape for name, scrape in self.before.items() if name in known}
+
+    def disk_bytes(self) -> int:
+        """What production writes: data, logs, the proxy's files (environments are links to shared files)."""
+        total = 0
+        for part in ("data", "logs", "envoy"):
+            for folder, _, names in os.walk(self.world.production / part):
+                total += sum(size_of(Path(folder) / name) for name in names)
+        return total
+
+    # ---- logs
+    def take_in_logs(self, now: float) -> None:
+        """Copy new log lines into the store; cut a log over its quota, remove one of a replica long gone."""
+        folder, replicas = self.world.production / "logs", {r.id: r for r in self.replicas()}
+        for path in sorted(folder.glob("*.log")) if folder.is_dir() else []:
+            replica = replicas.get(path.stem)
+            self._take_in(path, now, replica.release if replica else "")
+            if size_of(path) > self.world.settings.log_quota_bytes:
+                self._cut(path)
+            with suppress(OSError):
+                if replica is None and now - path.stat().st_mtime > 60:
+                    path.unlink()
+                    self.positions.pop(path.stem, None)
+                    self.world.store.remove(LogPosition, path.stem)
+        _cut_access_log(self.world.production / "envoy" / "access.jsonl")
+
+    def _take_in(self, path: Path, now: float, release: str) -> None:
+        start, size = self.positions.get(path.stem, 0), size_of(path)
+        if size < start:
+            start = 0
+        if size == start:
+            return
+        skipped = max(size - start - BYTES_A_TICK, 0)
+        with path.open("rb") as file:
+            file.seek(start + skipped)
+            data = file.read(size - start - skipped)
+        whole = data.rfind(b"\n") + 1 if len(data) < BYTES_A_TICK else len(data)
+        lines = data[:whole].splitlines()
+        step = -(-len(lines) // LINES_A_TICK)
+        kept = [log_line(line, now, path.stem, release) for line in lines[:: step or 1] if line.strip()]
+        if (dropped := len(lines) - len(lines[:: step or 1])) or skipped:
+            text = f"log flood: {dropped} lines and {skipped} bytes of {path.stem} were not kept"
+            extra = {"dropped_lines": dropped, "dropped_bytes": skipped}
+            kept.append(LogLine(now, "WARNING", text, path.stem, release, extra=extra))
+        self.world.store.add_logs(kept)
+        self._remember(path.stem, start + skipped + whole)
+
+    def _cut(self, path: Path) -> None:
+        size = size_of(path)
+        os.truncate(path, 0)  # the replica appends, so it goes on at the new end
+        self._remember(path.stem, 0)
+        text = f"the log of {path.stem} had {size} bytes, over its quota: it was taken in and emptied"
+        self.world.store.event(
+            "monitor", "log.truncated", f"replica:{path.stem}", text, who="agent", bytes=size
+        )
+
+    def _remember(self, replica: str, position: int) -> None:
+        self.positions[replica] = position
+        self.world.store.put(LogPosition(replica, position))
+
+    # ---- what other phases make of it
+    def judge(self, now: float) -> None:
+        from devops_lab.phases.monitor import Monitor
+
+        Monitor(self.world).evaluate(now)
+
+    def scale(self, now: float) -> None:
+        from devops_lab.phases.operate import Operate
+
+        Operate(self.world).autoscale_step(now)
+
+    def notify(self) -> None:
+        """Pass on every key event, whoever recorded it."""
+        from devops_lab.phases.operate import notify
+
+        for event in self.world.store.events(after_id=self.seen_event):
+            self.seen_event = event.id
+            if event.kind.startswith(KEY_EVENTS):
+                notify(self.world, event)
+
+
+def fetch(replica: Replica) -> str:
+    """A replica's /metrics; empty when it does not answer within half a second."""
+    connection = http.client.HTTPConnection(replica.host, replica.port, timeout=0.5)
+    try:
+        connection.request("GET", "/metrics")
+        answer = connection.getresponse()
+        return answer.read().decode() if answer.status == 200 else ""
+    except (OSError, http.client.HTTPException, UnicodeDecodeError):
+        return ""
+    finally:
+        connection.close()
+
+
+def log_line(raw: bytes, now: float, replica: str, release: str) -> LogLine:
+    """One line of a replica's output; what is not JSON (a traceback) is kept as it is."""
+    text = raw.decode("utf-8", "replace")
+    try:
+        data: dict[str, Any] = json.loads(text)
+        when = datetime.fromisoformat(data["time"]).timestamp()
+        return LogLine(
+            when,
+            str(data.get("level", "INFO")),
+            str(data.get("message", "")),
+            replica,
+            str(data.get("release", release)),
+            str(data.get("endpoint") or ""),
+            str(data.get("request_id") or ""),
+            int(data.get("status") or 0),
+            float(data.get("seconds") or 0),
+            {key: value for key, value in data.items() if key not in KNOWN},
+        )
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return LogLine(now, "ERROR", text[:2000], replica, release)
+
+
+def last_lines(path: Path | None, count: int = 5) -> str:
+    """The end of a log, for a message."""
+    if path is None or not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        file.seek(max(size_of(path) - 4000, 0))
+        return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-count:])
+
+
+def size_of(path: Path | None) -> int:
+    try:
+        return path.stat().st_size if path else 0
+    except OSError:
+        return 0
+
+
+def _cut_access_log(path: Path, most_bytes: int = 20_000_000) -> None:
+    if size_of(path) > most_bytes:
+        os.truncate(path, 0)

@@ -1,0 +1,270 @@
+"""The embedded engine: a replica is a process of this machine, from its release's own environment."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import time
+from contextlib import closing, suppress
+from pathlib import Path
+
+import psutil
+
+from devops_lab.engines.base import Capabilities
+from devops_lab.engines.environments import environment, sha256
+from devops_lab.errors import DeployRefused, RegistryRefused
+from devops_lab.model import Pool, Release, Replica, Usage
+from devops_lab.processes import (
+    HOST,
+    OWNER,
+    clean_environment,
+    created_at,
+    end,
+    free_port,
+    process_of,
+    processes_of,
+)
+from devops_lab.settings import Settings
+
+
+class ProcessEngine:
+    """Runs replicas as processes.
+
+    Args:
+        root: the lab directory.
+        settings: the lab's configuration.
+    """
+
+    name = "process"
+
+    def __init__(self, root: Path, settings: Settings) -> None:
+        self.root = root.resolve()
+        self.settings = settings
+        self.production = self.root / "production"
+        self._children: dict[int, subprocess.Popen[bytes]] = {}  # ours to reap
+        self._measured: dict[tuple[int, float], psutil.Process] = {}
+
+    def capabilities(self) -> Capabilities:
+        return Capabilities(
+            heals=False,
+            limits=False,
+            images=False,
+            nodes=False,
+            why_not={
+                "heals": "Processes have no supervisor of their own: the lab's agent replaces them.",
+                "limits": "A plain process shares the machine; limits need containers.",
+                "images": "Images need a Docker engine.",
+                "nodes": "Processes live on this machine only.",
+            },
+        )
+
+    # ---- a release
+    def environment_of(self, version: str) -> Path:
+        """The Python of a release's own environment."""
+        return self.production / "envs" / version / "bin" / "python"
+
+    def prepare(self, release: Release) -> None:
+        """Install a release into an environment of its own, if its artifact is the one that was released.
+
+        Raises:
+            RegistryRefused: the wheel is missing or changed, or nobody knows which packages it needs.
+        """
+        wheel = self._checked_wheel(release)
+        lock = self._lock_of(release, wheel)
+        environment(self.root, lock, wheel, self.production / "envs" / release.version)
+
+    def _checked_wheel(self, release: Release) -> Path:
+        wheel = self.root / release.path
+        if not wheel.is_file():
+            raise RegistryRefused(
+                f"The artifact of release {release.version} is missing from the registry: {release.path}",
+                expected=f"a wheel with digest {release.digest}",
+                next_step="Build and release it again, as a new version.",
+            )
+        if (found := f"sha256:{sha256(wheel)}") != release.digest:
+            raise RegistryRefused(
+                f"{release.path} is not what was released as {release.version}: its digest is {found}.",
+                expected=release.digest,
+                next_step="Never change a released artifact. Release what you want to ship as a new version.",
+            )
+        return wheel
+
+    def _lock_of(self, release: Release, wheel: Path) -> Path:
+        """The pinned packages of a release: beside its wheel (`NAME.lock`), else as its commit has them."""
+        beside = wheel.with_suffix(".lock")
+        if beside.is_file():
+            return beside
+        git = ["git", "-C", str(self.root / "origin.git"), "show", f"{release.commit}:requirements.lock"]
+        shown = subprocess.run(git, capture_output=True)
+        if shown.returncode:
+            raise RegistryRefused(
+                f"Release {release.version} has no pinned packages:\n{shown.stderr.decode().strip()}",
+                expected=f"{beside.name} beside the wheel, or requirements.lock in its commit",
+                next_step="Release it again.",
+            )
+        lock = self.root / "work" / "locks" / f"{release.commit}.lock"
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        aside = lock.with_suffix(f".{os.getpid()}")
+        aside.write_bytes(shown.stdout)
+        os.replace(aside, lock)
+        return lock
+
+    # ---- the database
+    @property
+    def database(self) -> Path:
+        return self.production / "data" / "bento.db"
+
+    def database_url(self) -> str:
+        """Where production's data is; the lab's replicas share one SQLite file."""
+        return f"sqlite:///{self.database}"
+
+    def migrate(self, release: Release) -> str:
+        """Bring the database's schema to this release, with a backup first.
+
+        Returns:
+            What the migration said.
+
+        Raises:
+            DeployRefused: it failed; the schema is as it was. Carries the migration's own words.
+        """
+        python = self._prepared(release.version)
+        self.database.parent.mkdir(parents=True, exist_ok=True)
+        before = self.database.with_name(f"before-{release.version}.db")
+        fresh = not self.database.exists()
+        if not fresh:
+            _copy_database(self.database, before)
+        done = subprocess.run(
+            [str(python), "-m", "bento", "migrate"],
+            env=self._child_environment(release.version, "migration"),
+            cwd=self.production,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode == 0:
+            return done.stdout.strip()
+        restored = self._undo_migration(before, fresh)
+        raise DeployRefused(
+            f"The migration to {release.version} failed:\n{(done.stderr or done.stdout).strip()}\n{restored}",
+            expected="a migration that runs to its end",
+            next_step="Mend the migration and release it as a new version.",
+        )
+
+    def _undo_migration(self, before: Path, fresh: bool) -> str:
+        if fresh:
+            for file in self.database.parent.glob(f"{self.database.name}*"):
+                file.unlink()
+            return "There was no database before, and there is none now."
+        if _schema(self.database) == _schema(before):
+            return "It left the schema as it was; nothing had to be restored."
+        _copy_database(before, self.database)
+        return f"The database is restored from the backup {before.name}."
+
+    # ---- replicas
+    def launch(self, pool: Pool, replica_id: str) -> Replica:
+        """Start one replica on a free port; it outlives the process that started it."""
+        python = self._prepared(pool.release)
+        port = free_port()
+        log = self.production / "logs" / f"{replica_id}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as out:  # appending, so that the log may be cut short while the replica writes
+            child = subprocess.Popen(
+                [str(python), "-m", "bento", "serve", "--host", HOST, "--port", str(port)],
+                env=self._child_environment(pool.release, replica_id) | pool.env,
+                cwd=self.production,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._children[child.pid] = child
+        created = created_at(child.pid)
+        now = time.time()
+        return Replica(replica_id, pool.name, pool.release, HOST, port, child.pid, created, started=now)
+
+    def _prepared(self, version: str) -> Path:
+        python = self.environment_of(version)
+        if not python.exists():
+            raise DeployRefused(
+                f"Release {version} is not installed in production.",
+                expected=f"an environment in production/envs/{version}",
+                next_step=f"Deploy it with lab.deploy.run({version!r}).",
+            )
+        return python
+
+    def _child_environment(self, version: str, replica_id: str) -> dict[str, str]:
+        return clean_environment(
+            BENTO_RELEASE=version,
+            BENTO_REPLICA=replica_id,
+            DATABASE_URL=self.database_url(),
+            PYTHONUNBUFFERED="1",
+            PYTHONSAFEPATH="1",  # the current directory is no place to import from
+            **{OWNER: str(self.root)},
+        )
+
+    def alive(self, replica: Replica) -> bool:
+        """Whether this very process still runs; a zombie, or a stranger with its number, does not count."""
+        if child := self._children.get(replica.pid):
+            return child.poll() is None
+        return process_of(replica.pid, replica.created) is not None
+
+    def ended(self, replica: Replica) -> str:
+        """How a replica ended, as far as this process can know it."""
+        child = self._children.get(replica.pid)
+        code = child.poll() if child else None
+        if code is None:
+            return "ended"
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+    def stop(self, replica: Replica, grace_seconds: float) -> None:
+        """SIGTERM, then SIGKILL for what is still there after the grace."""
+        end([(replica.pid, replica.created)], grace_seconds)
+        if child := self._children.get(replica.pid):
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(1)
+
+    def usage(self, replica: Replica) -> Usage | None:
+        """CPU since the last call, memory and threads; None when the replica is gone."""
+        key = (replica.pid, replica.created)
+        process = self._measured.get(key) or process_of(*key)
+        if process is None:
+            return None
+        self._measured[key] = process  # psutil counts CPU between two calls on the same object
+        try:
+            with process.oneshot():
+                return Usage(process.cpu_percent(), process.memory_info().rss, threads=process.num_threads())
+        except psutil.Error:
+            self._measured.pop(key, None)
+            return None
+
+    def log_path(self, replica: Replica) -> Path | None:
+        return self.production / "logs" / f"{replica.id}.log"
+
+    def forget(self, replica: Replica) -> None:
+        """Drop what is kept in memory about a replica that is gone."""
+        self._children.pop(replica.pid, None)
+        self._measured.pop((replica.pid, replica.created), None)
+
+    def teardown(self) -> None:
+        """End every replica of this lab, also one that no record names, and remove the environments."""
+        found = []
+        for process in processes_of(self.root):
+            with suppress(psutil.Error):
+                if process.environ().get("BENTO_REPLICA"):
+                    found.append((process.pid, process.create_time()))
+        end(found, 1.0)
+        shutil.rmtree(self.production / "envs", ignore_errors=True)
+
+
+def _copy_database(source: Path, target: Path) -> None:
+    """SQLite's own backup: consistent while others read and write, and seen by open connections."""
+    old, new = sqlite3.connect(source, timeout=15), sqlite3.connect(target, timeout=15)
+    with closing(old), closing(new):
+        old.backup(new)
+
+
+def _schema(path: Path) -> list[tuple[str, ...]]:
+    with closing(sqlite3.connect(path, timeout=15)) as db:
+        return db.execute("select type, name, sql from sqlite_master order by type, name").fetchall()
