@@ -441,6 +441,42 @@ class LoadSummary:
         return self.run
 
 
+# ---- Continuous
+PipelineMode = Literal["delivery", "integration", "deployment"]
+
+
+@dataclass(frozen=True)
+class PipelineRun:
+    """One run of the pipeline: how far its mode goes, what each phase took, where it stopped and why."""
+
+    id: int
+    mode: PipelineMode
+    commit: str
+    who: str
+    state: Literal["running", "done", "failed"]
+    started: float
+    steps: list[Step] = field(default_factory=list)  # one a phase; in deployment mode some overlap
+    ended: float = 0.0
+    stopped_at: str = ""  # the phase that ended it early; empty when it went as far as its mode goes
+    cause: str = ""
+    version: str = ""
+    digest: str = ""
+    lead_time_seconds: float = 0.0  # oldest new commit > the new version serves; 0 when it never did
+    push_seconds: float = 0.0  # git push > the new version serves
+
+    @property
+    def key(self) -> str:
+        return f"{self.id:06d}"
+
+    @property
+    def ok(self) -> bool:
+        return self.state == "done"
+
+    @property
+    def seconds(self) -> float:
+        return max(self.ended - self.started, 0.0)
+
+
 # ---- Learning
 @dataclass(frozen=True)
 class Progress:
