@@ -1,0 +1,247 @@
+"""One rollout: change the desired pools step by step, wait for what production really does, or go back."""
+
+from __future__ import annotations
+
+import fcntl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from typing import IO
+
+from devops_lab.errors import DeployRefused, LabError, TimedOut
+from devops_lab.model import Deployment, Event, Pool, Replica, Step
+from devops_lab.phases import World
+from devops_lab.waits import until
+
+OnStep = Callable[[Step], None]
+HEALTH_SECONDS = 15.0  # for a whole pool to become healthy
+NOT_READY_SECONDS = 3.0  # a replica that answers "not ready" for this long is not going to be
+DEATHS = 2  # replicas of the new version that may die before it is given up
+WORDS = 12  # last log lines that a refusal carries
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The last good pools, kept while a deployment runs, so that anybody can go back to them."""
+
+    deployment: str
+    pools: list[Pool]
+    new: str  # name of the new pool
+
+    @property
+    def key(self) -> str:
+        return self.deployment
+
+
+def _take(world: World) -> IO[str] | None:
+    (world.root / "run").mkdir(exist_ok=True)
+    handle = (world.root / "run" / "deploy.lock").open("a")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        handle.close()
+        return None
+    return handle
+
+
+@contextmanager
+def try_exclusive(world: World) -> Iterator[bool]:
+    """Hold the right to change production's pools, at most as long as this process lives; False: taken."""
+    handle = _take(world)
+    try:
+        yield handle is not None
+    finally:
+        if handle:
+            handle.close()
+
+
+@contextmanager
+def exclusive(world: World) -> Iterator[None]:
+    """Like `try_exclusive`, for people: waits a moment for the autoscaler, and refuses when a rollout runs.
+
+    Raises:
+        DeployRefused: another deployment changes production right now.
+    """
+    try:
+        handle = until(lambda: _take(world), "the right to change production", seconds=1.0)
+    except TimedOut as error:
+        last = world.store.last(Deployment)
+        which = f": deployment {last.id}, {last.version}, by {last.who}" if last else ""
+        raise DeployRefused(
+            f"Somebody else changes production right now{which}.",
+            expected="one change at a time",
+            next_step="Wait until it has ended, then try again.",
+        ) from error
+    assert handle
+    with handle:
+        yield
+
+
+@dataclass
+class Rollout:
+    """Carries out the steps of one deployment and keeps its record.
+
+    Args:
+        old: the pool that serves now; None when production is empty.
+        new: the pool that is wanted in the end.
+        gate: called before the new version gets its first traffic; raises to refuse it.
+    """
+
+    world: World
+    record: Deployment
+    before: list[Pool]
+    old: Pool | None
+    new: Pool
+    on_step: OnStep | None = None
+    gate: Callable[[], None] | None = None
+    seen: dict[str, Replica] = field(default_factory=dict)
+    took_traffic: bool = False
+
+    # ---- steps
+    @contextmanager
+    def step(self, name: str) -> Iterator[list[str]]:
+        """Measure one step and record it; what is appended to the yielded list becomes its output."""
+        started, clock, said = time.time(), time.perf_counter(), list[str]()
+        ok = False
+        try:
+            yield said
+            ok = True
+        finally:
+            done = Step(name, time.perf_counter() - clock, ok, started, output="\n".join(said))
+            self.record = replace(self.record, steps=[*self.record.steps, done])
+            self.world.store.put(self.record)
+            subject = f"deployment:{self.record.id}"
+            self.world.store.event(
+                "deploy", "deploy.step", subject, name, seconds=done.seconds, ok=ok, output=done.output
+            )
+            if self.on_step:
+                self.on_step(done)
+
+    def want(self, *pools: Pool | None) -> None:
+        """Make these the desired pools; the agent takes its first step before this returns."""
+        wanted = [pool for pool in pools if pool is not None]
+        self.took_traffic |= any(p.name == self.new.name and p.weight > 0 for p in wanted)
+        self.world.store.replace_all(Pool, wanted)
+        self.world.control.poke()
+
+    def open_gate(self) -> None:
+        """Nothing gets traffic before the gate (tests that still ran) says so."""
+        if self.gate:
+            with self.step("wait for the gate"):
+                self.gate()
+
+    # ---- what production really does
+    def replicas(self, pool: Pool) -> list[Replica]:
+        """The replicas of a pool that are not on their way out."""
+        return [r for r in self.world.store.all(Replica) if r.pool == pool.name and r.state != "draining"]
+
+    def wait_healthy(self, pool: Pool, count: int) -> str:
+        """Wait until so many replicas of a pool are healthy in the proxy's own view.
+
+        Raises:
+            DeployRefused: they die, are not ready, or need too long; carries their last log lines.
+        """
+        since: dict[str, float] = {}
+
+        def enough() -> bool:
+            replicas = self.replicas(pool)
+            self.seen.update({r.id: r for r in replicas})
+            for replica in replicas:
+                if replica.state != "healthy":
+                    self._look_closer(replica, since)
+            if (died := len(self._deaths())) >= DEATHS:
+                raise self.refused(f"{died} replicas of {self.new.release} died while they started.")
+            if broken := self.world.store.events(kind="replica.failed", subject=f"pool:{pool.name}"):
+                raise self.refused(broken[-1].message)
+            return sum(r.state == "healthy" for r in replicas) >= count
+
+        try:
+            until(enough, f"{count} healthy replicas of {pool.release}", seconds=HEALTH_SECONDS)
+        except LabError as error:
+            if isinstance(error, DeployRefused):
+                raise
+            raise self.refused(error.wrong) from error
+        return f"{count} of {pool.replicas} healthy"
+
+    def _look_closer(self, replica: Replica, since: dict[str, float]) -> None:
+        """A replica that listens but says that it is not ready gets little time; one that is silent, more."""
+        if time.time() - replica.started < 1.0 or time.time() - since.get(f"asked {replica.id}", 0.0) < 0.3:
+            return
+        since[f"asked {replica.id}"] = time.time()
+        answer = ready(replica)
+        if not answer:
+            since.pop(replica.id, None)
+        elif time.time() - since.setdefault(replica.id, time.time()) > NOT_READY_SECONDS:
+            raise self.refused(f"{replica.id} of {replica.release} fails its health check: {answer}")
+
+    def _deaths(self) -> list[Event]:
+        """Replicas of the new version that died since this deployment began."""
+        events = self.world.store.events(kind="replica.*", since=self.record.started)
+        ours = {event.subject for event in events if event.data.get("pool") == self.new.name}
+        return [event for event in events if event.kind == "replica.died" and event.subject in ours]
+
+    def check_new_replicas(self) -> None:
+        """A replica of the new version that died or turned unhealthy speaks against it.
+
+        Raises:
+            DeployRefused: one did.
+        """
+        bad = [r for r in self.replicas(self.new) if r.state not in ("healthy", "starting")]
+        if bad or self._deaths():
+            raise self.refused(f"A replica of {self.new.release} died or turned unhealthy.")
+
+    def wait_gone(self, pool: Pool, left: int = 0) -> str:
+        """Wait until only `left` replicas of a pool are there: the others have finished and stopped."""
+        grace = self.world.settings.grace_seconds
+
+        def gone() -> bool:
+            return sum(r.pool == pool.name for r in self.world.store.all(Replica)) <= left
+
+        try:
+            until(gone, "the old to finish what is in flight", seconds=grace + 5, every_seconds=0.01)
+        except TimedOut as error:  # the traffic has moved on; whoever still stops is no reason to go back
+            return error.wrong
+        return f"{left} of {pool.release} left"
+
+    def refused(self, why: str) -> DeployRefused:
+        """The error that stops this deployment, with the last log lines of the replica that caused it."""
+        words = self._last_words()
+        stays = f"{self.old.release} stays in production" if self.old else "production stays empty"
+        return DeployRefused(
+            why + (f"\nIts last log lines:\n{words}" if words else ""),
+            expected=f"{self.new.replicas} healthy replicas without errors",
+            next_step=f"{stays}. Mend the version, release it anew, and deploy that.",
+        )
+
+    def _last_words(self) -> str:
+        if (died := self._deaths()) and died[-1].data.get("last_lines"):
+            return str(died[-1].data["last_lines"])
+        for replica in reversed(list(self.seen.values())):
+            path = self.world.engine.log_path(replica)
+            with suppress(OSError):
+                if path and (lines := path.read_text(errors="replace").splitlines()[-WORDS:]):
+                    return "\n".join(lines)
+        return ""
+
+    # ---- back
+    def restore(self) -> None:
+        """Put the last good pools back; the agent lets nobody go before they serve again."""
+        if self.world.store.all(Pool) != self.before:
+            self.world.store.replace_all(Pool, self.before)
+        with suppress(LabError):  # the desired state is right; the agent goes on from there in any case
+            self.world.control.ensure()
+            self.world.control.wait_settled(HEALTH_SECONDS)
+
+
+def ready(replica: Replica) -> str:
+    """What a replica's readiness check says against it; nothing when it is ready, or silent."""
+    try:
+        with urllib.request.urlopen(f"http://{replica.host}:{replica.port}/readyz", timeout=1):
+            return ""
+    except urllib.error.HTTPError as error:
+        return f"{error.code} {error.read(300).decode(errors='replace')}"
+    except OSError:
+        return ""

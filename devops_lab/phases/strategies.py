@@ -1,0 +1,117 @@
+"""How the traffic moves from the old version to the new one, without a lost request.
+
+Every strategy varies one story: start new > wait until healthy > shift traffic > drain old > stop old.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from devops_lab.phases.canary import compare, judge, served
+from devops_lab.phases.rollout import Rollout
+from devops_lab.waits import pause
+
+
+def first(go: Rollout) -> None:
+    """Nothing serves yet: start all, and let the traffic in."""
+    with go.step(f"start {go.new.replicas} replicas") as said:
+        go.want(replace(go.new, weight=0))
+        said.append(go.wait_healthy(go.new, go.new.replicas))
+    go.open_gate()
+    with go.step("let the traffic in"):
+        go.want(go.new)
+
+
+def rolling(go: Rollout) -> None:
+    """One by one: one more of the new, then one less of the old; the traffic follows the healthy ones."""
+    old, wanted = go.old, go.new.replicas
+    assert old
+    before = old
+    for count in range(1, wanted + 1):
+        left = -(-old.replicas * (wanted - count) // wanted)
+        with go.step(f"start replica {count} of {wanted}") as said:
+            go.want(
+                replace(go.new, replicas=count, weight=count - 1), replace(before, weight=before.replicas)
+            )
+            said.append(go.wait_healthy(go.new, count))
+        if count == 1:
+            go.open_gate()
+        new, after = replace(go.new, replicas=count, weight=count), replace(old, replicas=left, weight=left)
+        with go.step(f"shift traffic: {count} new, {left} old"):
+            go.want(new, replace(before, weight=left))
+        with go.step(f"drain and stop the old, {left} left") as said:
+            go.want(new, after if left else None)
+            said.append(go.wait_gone(old, left))
+        before = after
+    go.want(go.new)
+
+
+def blue_green(go: Rollout) -> None:
+    """A whole second pool beside the first, one switch, and the old kept until the new has proven itself."""
+    with go.step(f"start all {go.new.replicas} beside the old") as said:
+        go.want(replace(go.new, weight=0), go.old)
+        said.append(go.wait_healthy(go.new, go.new.replicas))
+    go.open_gate()
+    switch(go)
+    with go.step("prove the new, the old ready to take over") as said:
+        said.append(prove(go, go.world.settings.seconds(0.5, 4.0)))
+    drain(go)
+
+
+def canary(go: Rollout, shares: Sequence[int]) -> None:
+    """One replica of the new takes a growing share, and is compared with the old at each step."""
+    assert go.old
+    lone = replace(go.new, replicas=1)
+    with go.step("start one canary") as said:
+        go.want(replace(lone, weight=0), replace(go.old, weight=100))
+        said.append(go.wait_healthy(lone, 1))
+    go.open_gate()
+    for share in shares:
+        with go.step(f"canary takes {share} %") as said:
+            go.want(replace(lone, weight=share), replace(go.old, weight=100 - share))
+            said.append(compare(go, share, go.world.settings.seconds(1.0, 5.0)))
+    with go.step(f"start the other {go.new.replicas - 1}") as said:
+        share = shares[-1]
+        go.want(replace(go.new, weight=share), replace(go.old, weight=100 - share))
+        said.append(go.wait_healthy(go.new, go.new.replicas))
+    switch(go)
+    drain(go)
+
+
+def rollback(go: Rollout) -> None:
+    """The previous version starts again from its prepared environment and takes over in one switch."""
+    with go.step(f"start {go.new.replicas} of {go.new.release} again") as said:
+        go.want(replace(go.new, weight=0), go.old)
+        said.append(go.wait_healthy(go.new, go.new.replicas))
+    switch(go)
+    drain(go)
+
+
+def switch(go: Rollout) -> None:
+    """All traffic to the new pool; the old one stays, and gets nothing new."""
+    assert go.old
+    with go.step("switch the traffic"):
+        go.want(go.new, replace(go.old, weight=0))
+
+
+def prove(go: Rollout, seconds: float) -> str:
+    """Watch the new pool while the old one could still take over."""
+    assert go.old
+    began = time.time()
+    pause(seconds)
+    go.check_new_replicas()
+    new = served(go.world.store, go.new.release, began)
+    stable = served(go.world.store, go.old.release, go.record.started, began)
+    if problem := judge(new, stable):
+        raise go.refused(f"{go.new.release} did not prove itself: {problem}.")
+    return f"{go.new.release}: {new}"
+
+
+def drain(go: Rollout) -> None:
+    """The old pool finishes what is in flight and stops."""
+    assert go.old
+    with go.step("drain and stop the old") as said:
+        go.want(go.new)
+        said.append(go.wait_gone(go.old))
