@@ -46,7 +46,9 @@ class Control:
         with (self.run / "agent.log").open("ab") as out:
             child = subprocess.Popen(
                 [sys.executable, "-m", "devops_lab.agent", str(self.root)],
-                env=clean_environment(**{OWNER: str(self.root), "PYTHONPATH": _package_home()}),
+                env=clean_environment(
+                    **{OWNER: str(self.root), "PYTHONPATH": _package_home(), "PYTHONSAFEPATH": "1"}
+                ),
                 cwd=self.root,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -181,7 +183,10 @@ def teardown(root: Path) -> int:
     if who := control.identity():
         end([who], 2.0)  # first, because it would start again what is ended here
     spared = _self_and_ancestors()
-    while found := [(p.pid, p.create_time()) for p in _listed(root) if p.pid not in spared]:
+    for _ in range(5):  # what is ended may just have started something else
+        found = [(p.pid, p.create_time()) for p in _listed(root) if p.pid not in spared]
+        if not found:
+            break
         ended += len(found)
         end(found, 2.0)
     if folder := state.get("socket_folder"):

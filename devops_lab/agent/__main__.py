@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -86,9 +87,9 @@ class Agent:
     def failed(self, where: str, error: BaseException) -> None:
         """Record a failure once a kind, and go on."""
         kind = f"{where}: {type(error).__name__}: {error}"
-        print(kind, file=sys.stderr, flush=True)
         if kind not in self.errors and len(self.errors) < 100:
             self.errors.add(kind)
+            traceback.print_exception(error)
             with suppress(Exception):
                 self.world.store.event("operate", "agent.error", "agent", kind, who="agent")
 

@@ -1,4 +1,4 @@
-"""The agent's eyes: once a second it measures the replicas, takes in logs, and lets alerts and scaling look."""
+"""The agent's eyes: once a second it measures replicas, takes in logs, lets alerts and scaling look."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,13 +20,14 @@ from devops_lab.model import LogLine, Replica
 from devops_lab.phases import World
 
 EVERY_SECONDS = 1.0
+KEEP_SECONDS = 6 * 3600.0  # samples, log lines, requests
 LINES_A_TICK = 2000  # of one log; above, a sample is kept and the rest counted
 BYTES_A_TICK = 4_000_000
 KNOWN = {"time", "level", "message", "replica", "release", "endpoint", "request_id", "status", "seconds"}
 KEY_EVENTS: tuple[str, ...] = (
     "deploy.",
     "rollback.",
-    "scale.",
+    "operate.scaled",
     "alert.",
     "replica.died",
     "replica.crash_loop",
@@ -66,12 +67,16 @@ class Observer:
         self.positions = {position.replica: position.bytes for position in world.store.all(LogPosition)}
         self.seen_event = max([event.id for event in world.store.events(limit=1)], default=0)
         self.pool = ThreadPoolExecutor(4, "scrape")
+        self.messenger = ThreadPoolExecutor(1, "notify")  # of its own: an address may be slow to answer
+        self.message: Future[None] | None = None
+        self.ticks = 0
 
     def run(self, quiet: threading.Event) -> None:
         """One tick a second, until told to be quiet."""
         while not quiet.wait(EVERY_SECONDS - time.time() % EVERY_SECONDS):
             self.tick()
         self.pool.shutdown(wait=False)
+        self.messenger.shutdown(wait=False, cancel_futures=True)
 
     def tick(self) -> None:
         """Measure, take in logs, judge, scale, notify; one that fails does not keep back the others."""
@@ -81,7 +86,8 @@ class Observer:
             ("logs", lambda: self.take_in_logs(now)),
             ("alerts", lambda: self.judge(now)),
             ("autoscale", lambda: self.scale(now)),
-            ("notify", self.notify),
+            ("notify", self.notify_aside),
+            ("forget", lambda: self.forget(now)),
         ]
         for name, step in steps:
             try:
@@ -123,6 +129,12 @@ class Observer:
             for folder, _, names in os.walk(self.world.production / part):
                 total += sum(size_of(Path(folder) / name) for name in names)
         return total
+
+    def forget(self, now: float) -> None:
+        """Now and then, drop what is too old to be looked at; events and the trail stay."""
+        self.ticks += 1
+        if self.ticks % 600 == 0:
+            self.world.store.forget(now - KEEP_SECONDS)
 
     # ---- logs
     def take_in_logs(self, now: float) -> None:
@@ -184,6 +196,12 @@ class Observer:
         from devops_lab.phases.operate import Operate
 
         Operate(self.world).autoscale_step(now)
+
+    def notify_aside(self) -> None:
+        if self.message is None or self.message.done():
+            if self.message and (error := self.message.exception()):
+                self.failed("notify", error)
+            self.message = self.messenger.submit(self.notify)
 
     def notify(self) -> None:
         """Pass on every key event, whoever recorded it."""

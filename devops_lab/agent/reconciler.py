@@ -20,6 +20,7 @@ from devops_lab.phases import World
 from devops_lab.traffic.envoy import Address, Envoy
 
 START_SECONDS = 10.0  # a replica that is not healthy by then is reported
+HUNG_SECONDS = 30.0  # one that was healthy and fails its check for so long is replaced
 CALM_SECONDS = 10.0  # one that lives longer does not count as crashing in a loop
 
 
@@ -56,15 +57,17 @@ class Reconciler:
         self.vacancies: dict[str, list[Vacancy]] = {}
         self.crashes: dict[str, int] = {}  # replica -> quick deaths before it, in a row
         self.routed: dict[str, int] = {}
+        self.ill_since: dict[str, float] = {}
         self.listening: set[str] = set()
         now, leaving = time.monotonic(), [r.id for r in self.replicas.values() if r.state == "draining"]
         self.draining_since = dict.fromkeys(leaving, now)
         self.stopping: set[str] = set()
         self.complained: set[str] = set()
         self.saved = list(self.replicas.values())
-        started = self.store.events(kind="replica.[sr][te][ap]*", limit=1000)
-        names = [*self.replicas, *(event.subject.partition(":")[2] for event in started)]
+        told = self.store.events(subject="replica:r*", limit=1000)
+        names = [*self.replicas, *(event.subject.removeprefix("replica:") for event in told)]
         self.number = max([0, *(int(name[1:]) for name in names)])
+        self.engine.sweep(self.saved)
         for replica in self.replicas.values():
             self.watch(replica.pid)
         if self.envoy.alive():
@@ -122,6 +125,7 @@ class Reconciler:
         del self.replicas[replica.id]
         self.draining_since.pop(replica.id, None)
         self.crashes.pop(replica.id, None)
+        self.ill_since.pop(replica.id, None)
         self.stopping.discard(replica.id)
         self.listening.discard(replica.id)
         self.engine.forget(replica)
@@ -143,9 +147,9 @@ class Reconciler:
         try:
             replica = self.engine.launch(pool, f"r{self.number}")
         except (LabError, OSError) as error:
-            crashes = (place.crashes if place else 0) + 1
+            crashes = (place.crashes if place else 1) + 1
             self.complain("replica.failed", f"pool:{pool.name}", f"{pool.release} can't be launched: {error}")
-            again = Vacancy.after(place.died if place else "", 0, crashes + 1)
+            again = Vacancy.after(place.died if place else "", 0, crashes)
             self.vacancies.setdefault(pool.name, []).append(again)
             return
         if place:
@@ -168,15 +172,30 @@ class Reconciler:
             if replica.state == "draining":
                 continue
             if self.hosts.get((replica.host, replica.port), {}).get("healthy"):
+                self.ill_since.pop(replica.id, None)
                 if replica.state != "healthy":
                     self._set_state(replica, "healthy")
             elif replica.state == "healthy":
                 self._set_state(replica, "unhealthy", "it no longer passes its health check")
+                self.ill_since[replica.id] = time.monotonic()
+            elif time.monotonic() - self.ill_since.get(replica.id, time.monotonic()) > HUNG_SECONDS:
+                self._replace_hung(replica)
             elif replica.state == "starting" and time.time() - replica.started > START_SECONDS:
                 words = last_lines(self.engine.log_path(replica)) or "it wrote no log"
                 self._set_state(
                     replica, "unhealthy", f"not ready after {START_SECONDS:g} s; its last lines:\n{words}"
                 )
+
+    def _replace_hung(self, replica: Replica) -> None:
+        """A replica that was well once and answers no more is ended; its place is taken as after a crash."""
+        self.ill_since.pop(replica.id)
+        text = f"{replica.id} failed its health check for {HUNG_SECONDS:g} s and is replaced"
+        self.event("replica.hung", f"replica:{replica.id}", text)
+        self._stop_aside(replica, 1.0)
+
+    def _stop_aside(self, replica: Replica, grace_seconds: float) -> None:
+        self.stopping.add(replica.id)
+        threading.Thread(target=self.engine.stop, args=(replica, grace_seconds), daemon=True).start()
 
     def _set_state(self, replica: Replica, state: ReplicaState, reason: str = "") -> None:
         self.replicas[replica.id] = replace(replica, state=state, reason=reason)
@@ -243,8 +262,7 @@ class Reconciler:
             done = host is None or (host["draining"] and host["in_flight"] == 0)
             left = grace - (time.monotonic() - since)
             if done or left <= 0:
-                self.stopping.add(replica.id)
-                threading.Thread(target=self.engine.stop, args=(replica, max(left, 0.5)), daemon=True).start()
+                self._stop_aside(replica, max(left, 0.5))
 
     # ---- small questions
     def serving(self, pool: str, release: str = "") -> list[Replica]:

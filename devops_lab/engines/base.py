@@ -78,6 +78,10 @@ class Engine(Protocol):
         """Drop what is kept in memory about a replica that is gone."""
         ...
 
+    def sweep(self, known: list[Replica]) -> int:
+        """End replicas of this lab that no record names (an agent died while it started them); how many."""
+        ...
+
     def database_url(self) -> str: ...
 
     def teardown(self) -> None:

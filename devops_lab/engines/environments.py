@@ -1,7 +1,7 @@
 """A Python environment of its own for each release, in a tenth of a second.
 
 Packages come from a lock that rarely changes, the wheel changes with each commit. So the packages are
-installed and byte-compiled once a lock, into a template; an environment is the template, hard-linked, plus the wheel.
+installed and byte-compiled once a lock, into a template; an environment is that, hard-linked, plus the wheel.
 """
 
 from __future__ import annotations

@@ -29,6 +29,8 @@ from devops_lab.processes import (
 )
 from devops_lab.settings import Settings
 
+MIGRATION = "migration"  # the replica's name that a migration goes by
+
 
 class ProcessEngine:
     """Runs replicas as processes.
@@ -138,7 +140,7 @@ class ProcessEngine:
             _copy_database(self.database, before)
         done = subprocess.run(
             [str(python), "-m", "bento", "migrate"],
-            env=self._child_environment(release.version, "migration"),
+            env=self._child_environment(release.version, MIGRATION),
             cwd=self.production,
             capture_output=True,
             text=True,
@@ -247,14 +249,20 @@ class ProcessEngine:
         self._children.pop(replica.pid, None)
         self._measured.pop((replica.pid, replica.created), None)
 
-    def teardown(self) -> None:
-        """End every replica of this lab, also one that no record names, and remove the environments."""
-        found = []
+    def sweep(self, known: list[Replica]) -> int:
+        """End replicas of this lab that no record names; found by what each carries in its environment."""
+        names, found = {replica.pid for replica in known}, []
         for process in processes_of(self.root):
             with suppress(psutil.Error):
-                if process.environ().get("BENTO_REPLICA"):
+                name = process.environ().get("BENTO_REPLICA", MIGRATION)
+                if name != MIGRATION and process.pid not in names:
                     found.append((process.pid, process.create_time()))
         end(found, 1.0)
+        return len(found)
+
+    def teardown(self) -> None:
+        """End every replica of this lab, and remove the environments."""
+        self.sweep([])
         shutil.rmtree(self.production / "envs", ignore_errors=True)
 
 

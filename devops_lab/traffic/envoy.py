@@ -17,6 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from devops_lab.errors import MissingTool, TimedOut
 from devops_lab.processes import (
     OWNER,
@@ -25,6 +27,7 @@ from devops_lab.processes import (
     end,
     free_port,
     process_of,
+    processes_of,
     replace_file,
 )
 from devops_lab.traffic import envoy_files
@@ -81,6 +84,10 @@ class Envoy:
         if self.alive():
             return
         program = envoy_program()
+        strays = [
+            p for p in processes_of(self.owner) if is_envoy(p)
+        ]  # of an agent that died while starting it
+        end([(p.pid, p.create_time()) for p in strays], 1.0)
         for _ in range(3):  # a port that was free a moment ago may be taken
             self.port, self.admin_port = free_port(self.port), free_port(self.admin_port)
             self._launch(program)
@@ -259,6 +266,13 @@ class Envoy:
             if self.access_path.stat().st_size > most_bytes:
                 os.truncate(self.access_path, 0)  # Envoy appends, so it goes on at the new end
                 return True
+        return False
+
+
+def is_envoy(process: psutil.Process) -> bool:
+    try:
+        return process.name() == "envoy"
+    except psutil.Error:
         return False
 
 
