@@ -32,6 +32,7 @@ from devops_lab.phases.versions import locate, plan_version
 from devops_lab.processes import clean_environment
 
 OnStep = Callable[[Step], None]
+LOCK = "requirements.lock"
 KEPT = 20  # builds that stay in the scratch space
 STRIP_TYPES = """
 const { stripTypeScriptTypes } = require("node:module"), fs = require("node:fs");
@@ -227,6 +228,8 @@ def package(tree: Path, epoch: str) -> tuple[str, int]:
     if (tree / "src/bento/_score.so").exists():
         wheel = retag(wheel, platform_tag())
     final = wheel.rename(tree / wheel.name)
+    if (tree / LOCK).is_file():
+        shutil.copyfile(tree / LOCK, final.with_suffix(".lock"))  # what to install beside it travels with it
     return f"{said}\n{final.name}".strip(), final.stat().st_size
 
 

@@ -23,9 +23,8 @@ from devops_lab.errors import BadInput, ChecksFailed, RegistryRefused
 from devops_lab.git import git, identity
 from devops_lab.model import Artifact, Release, TestReport
 from devops_lab.phases import World
+from devops_lab.phases.materials import bill_of_materials, serve_once
 from devops_lab.phases.versions import VersionPlan, changelog, locate, plan_version
-
-LOCK = "requirements.lock"
 
 
 @dataclass(frozen=True)
@@ -131,15 +130,13 @@ class Releasing:
         home, aside = self.world.registry / artifact.version, self.world.registry / f".{artifact.version}.new"
         aside.mkdir()
         wheel = self.world.root / artifact.path
-        shutil.copyfile(wheel, aside / wheel.name)
+        for path in (wheel, wheel.with_suffix(".lock")):
+            shutil.copyfile(path, aside / path.name)
         repo, _ = locate(self.world, artifact.commit)
-        pinned = git(repo, "show", f"{artifact.commit}:{LOCK}")
         when = int(git(repo, "show", "-s", "--format=%ct", artifact.commit))
-        from devops_lab.phases.materials import bill_of_materials  # heavy
-
-        (aside / "sbom.json").write_text(
-            bill_of_materials(aside / wheel.name, artifact, pinned, when), encoding="utf-8"
-        )
+        pinned = wheel.with_suffix(".lock").read_text(encoding="utf-8")
+        bill = bill_of_materials(aside / wheel.name, artifact, pinned, when)
+        (aside / "sbom.json").write_text(bill, encoding="utf-8")
         place = self.world.relative(home)
         release = Release(
             version=artifact.version,
@@ -168,8 +165,8 @@ class Releasing:
                 f"Version {version} is in the registry already, and a released version never changes.",
                 next_step="Merge a change: it gets a version of its own.",
             )
-        if not wheel.is_file():
-            raise RegistryRefused(f"{artifact.path} is gone.", next_step="Build and test again.")
+        if not (wheel.is_file() and wheel.with_suffix(".lock").is_file()):
+            raise RegistryRefused(f"{artifact.path} or its lock is gone.", next_step="Build and test again.")
         if (found := f"sha256:{sha256(wheel)}") != artifact.digest:
             raise RegistryRefused(
                 f"{artifact.path} is not the artifact that was tested: its digest is {found}.",
@@ -281,8 +278,6 @@ class Releasing:
     # ---- where release is a non-step
     def non_step(self, commit: str = "main") -> NonStep:
         """Put the shop's static pages where readers get them, straight from a commit: no version, no tag."""
-        from devops_lab.phases.materials import serve_once
-
         repo, whole = locate(self.world, commit)
         before = self._counts()
         began = time.perf_counter()
