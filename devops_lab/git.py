@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -78,3 +79,35 @@ def identity(name: str, email: str = "") -> dict[str, str]:
         "GIT_COMMITTER_NAME": name,
         "GIT_COMMITTER_EMAIL": address,
     }
+
+
+def commit_file(
+    repo: Path,
+    path: str,
+    text: str,
+    message: str,
+    *,
+    branch: str = "main",
+    env: Mapping[str, str] | None = None,
+) -> str:
+    """Commit one file's new text on a branch, whatever is checked out, and return the commit's id.
+
+    Nothing else in the working tree or in the index changes: the commit is made in an index of its own.
+
+    Raises:
+        LabError: git failed, or somebody else moved the branch meanwhile.
+    """
+    before = git(repo, "rev-parse", f"refs/heads/{branch}")
+    with tempfile.TemporaryDirectory(prefix="devops-lab-") as folder:
+        content = Path(folder, "content")
+        content.write_text(text, encoding="utf-8", newline="\n")
+        index = {"GIT_INDEX_FILE": str(Path(folder, "index"))}
+        blob = git(repo, "hash-object", "-w", "--no-filters", str(content))
+        git(repo, "read-tree", before, env=index)
+        git(repo, "update-index", "--add", "--cacheinfo", f"100644,{blob},{path}", env=index)
+        tree = git(repo, "write-tree", env=index)
+    made = git(repo, "commit-tree", tree, "-p", before, "-m", message, env=env)
+    git(repo, "update-ref", f"refs/heads/{branch}", made, before)
+    if git(repo, "branch", "--show-current") == branch:
+        git(repo, "checkout", "--quiet", "HEAD", "--", path)
+    return made

@@ -90,7 +90,7 @@ PERCENTILES = OF_ENDPOINTS[:3]
 
 DEFAULT_RULES = (
     AlertRule(
-        "memory", "memory_bytes", 120e6, 3, 100e6, summary="A replica takes more memory than it should."
+        "memory", "memory_bytes", 96e6, 3, 80e6, summary="A replica takes more memory than it should."
     ),
     AlertRule("memory-growth", "memory_bytes_per_minute", 20e6, 10, 5e6, summary="Memory keeps growing."),
     AlertRule("slow", "p95_ms", 250, 3, 150, endpoint="*", summary="Customers wait for an endpoint."),
