@@ -137,16 +137,13 @@ def read_junit(path: Path) -> list[Case]:
             outcome = next((outcomes[type(r)] for r in results if type(r) in outcomes), "passed")
             message = "\n".join(str(r.text or r.message or "") for r in results)
             names = ["/".join(parts[:2]), *parts[2:], *([case.name] if case.classname else [])]
-            cases.append(
-                Case(
-                    "::".join(names), parts[0] if parts else "", cast(Any, outcome), case.time or 0.0, message
-                )
-            )
+            where, seconds = parts[0] if parts else "", case.time or 0.0
+            cases.append(Case("::".join(names), where, cast(Any, outcome), seconds, message))
     return cases
 
 
 def read_coverage(folder: Path) -> float:
-    """The percentage of the shop's lines and branches that the suite ran through; details go to coverage.json."""
+    """The percentage of the shop's lines and branches that the suite ran through; details: coverage.json."""
     from coverage import Coverage
 
     data = Coverage(data_file=str(folder / ".coverage"), config_file=str(folder / "pyproject.toml"))

@@ -33,7 +33,7 @@ def ask(url: str) -> tuple[int, str, float]:
 
 
 def first_answer(url: str, version: str, given_up: Callable[[], bool], seconds: float = 30.0) -> float:
-    """Ask as a customer does until `version` answers; return when it did, in POSIX seconds; 0 when given up.
+    """Ask as a customer does until `version` answers; return when, in POSIX seconds; 0 when given up.
 
     Raises:
         TimedOut: it never did.
@@ -48,7 +48,7 @@ def first_answer(url: str, version: str, given_up: Callable[[], bool], seconds: 
 
 
 def check_production(url: str, version: str) -> str:
-    """Operate: ask the main pages through the proxy, a few times each; every answer has to be right and quick.
+    """Operate: ask the main pages through the proxy, a few times each; answers have to be right and quick.
 
     Raises:
         DeployRefused: an answer was wrong, slow, or came from another version.
@@ -70,7 +70,7 @@ def check_production(url: str, version: str) -> str:
 
 
 def not_alarmed(world: World, version: str, since: float) -> str:
-    """Monitor: wait until the new version is being measured, and make sure that no alert fires since the switch.
+    """Monitor: wait until the new version is being measured; no alert may fire that began after the switch.
 
     Raises:
         DeployRefused: an alert fires.
