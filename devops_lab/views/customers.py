@@ -49,13 +49,13 @@ class Bins:
     """Requests cut into equal slices of time."""
 
     def __init__(self, requests: Sequence[Outcome], start: float, end: float) -> None:
-        self.width = max((end - start) / BINS, 0.25)
-        self.count = max(int((end - start) / self.width) + 1, 1)
+        span = max(end - start, 0.25)
+        self.count = max(min(BINS, int(span / 0.25)), 1)
+        self.width = span / self.count
         self.slices: list[list[Outcome]] = [[] for _ in range(self.count)]
         for request in requests:
             place = int((request.t - start) / self.width)
-            if 0 <= place < self.count:
-                self.slices[place].append(request)
+            self.slices[min(max(place, 0), self.count - 1)].append(request)
         self.t = [(index + 0.5) * self.width for index in range(self.count)]
         self.releases = sorted({r.release for r in requests if r.release})
 
@@ -85,18 +85,7 @@ def rollout(
     requests = store.requests(run=run, since=start, until=end)
     fig, (ax,) = figure(height=3.6)
     bins = Bins(requests, start, end)
-    totals = [sum(map(bool, (r.release for r in part))) / bins.width for part in bins.slices]
-    shares = [
-        [100 * a / b if b else 0.0 for a, b in zip(bins.of_release(r), totals, strict=True)]
-        for r in bins.releases
-    ]
-    hatches = ("", "//", "..", "xx")
-    if shares:
-        areas = ax.stackplot(
-            bins.t, *shares, labels=bins.releases, colors=(SKY, "#8fd3bd", "#f3cf80", "#e3c0d4"), alpha=0.9
-        )
-        for number, area in enumerate(areas):
-            area.set(hatch=hatches[number % 4], edgecolor="white", linewidth=0.5)
+    _shares(ax, bins)
     _step_bands(ax, deployment, start)
     errors = [r.t - start for r in requests if failed(r)]
     if errors:
@@ -110,7 +99,7 @@ def rollout(
             label=f"✘ {len(errors)} failed",
             zorder=5,
         )
-    ax.set(xlim=(0, end - start), ylim=(0, 100))
+    ax.set(xlim=(bins.t[0], bins.t[-1]), ylim=(0, 100))
     label(ax, "", "seconds since the start of the picture", "% of requests")
     fig.legend(loc="outside lower center", ncols=5, fontsize=9, frameon=False)
     what = f"{deployment.strategy} {deployment.previous or 'nothing'} → {deployment.version}"
@@ -120,11 +109,31 @@ def rollout(
     caption = f"{what}: {ending}; {len(requests)} requests, {len(errors)} failed."
     steps = table(
         ("step", "", "took"),
-        [(s.name, badge("good" if s.ok else "bad"), seconds(s.seconds)) for s in deployment.steps],
+        [
+            (f"{n}. {s.name}", badge("good" if s.ok else "bad"), seconds(s.seconds))
+            for n, s in enumerate(deployment.steps, 1)
+        ],
     )
     alt = f"{caption} Steps: {'; '.join(s.name for s in deployment.steps) or 'none yet'}. {deployment.error}".strip()
     wrong = badge("bad", deployment.error) if deployment.error else ""
     return drawn(fig, caption, alt, html=(steps if deployment.steps else "") + wrong)
+
+
+def _shares(ax: Axes, bins: Bins) -> None:
+    """Each release's share of the answered requests, stacked."""
+    answered = bins.rate(lambda request: bool(request.release))
+    shares = [
+        [
+            100 * part / whole if whole else 0.0
+            for part, whole in zip(bins.of_release(name), answered, strict=True)
+        ]
+        for name in bins.releases
+    ]
+    if shares:
+        colours = (SKY, "#8fd3bd", "#f3cf80", "#e3c0d4")
+        areas = ax.stackplot(bins.t, *shares, labels=bins.releases, colors=colours)
+        for number, area in enumerate(areas):
+            area.set(hatch=("", "//", "..", "xx")[number % 4], edgecolor="white", linewidth=0.5)
 
 
 def _step_bands(ax: Axes, deployment: Deployment, start: float) -> None:
@@ -134,8 +143,10 @@ def _step_bands(ax: Axes, deployment: Deployment, start: float) -> None:
         begin = (step.started or at) - start
         at = (step.started or at) + step.seconds
         colour = RED if not step.ok else GREY
-        ax.axvspan(begin, at - start, ymin=0.93, color=colour if number % 2 else "#a6a6a6", linewidth=0)
+        ax.axvspan(begin, at - start, ymin=0.93, color=colour if number % 2 else "#808080", linewidth=0)
         ax.axvline(begin, color=colour, linewidth=0.8, linestyle=":")
+        middle = ((begin + at - start) / 2, 96.5)
+        ax.annotate(str(number), middle, color="white", ha="center", va="center", fontsize=8, weight="bold")
     for when, word in ((deployment.started, "start"), (deployment.ended, "end")):
         if when:
             ax.axvline(when - start, color="black", linewidth=1.2)
@@ -156,10 +167,9 @@ def traffic(store: Store, since: float, *, run: str = "", until: float = 0.0) ->
         colour, dash = SERIES[number % len(SERIES)], DASHES[number % 4]
         top.plot(bins.t, bins.of_release(release), dash, color=colour, linewidth=2, label=release)
     bad = sum(map(failed, requests))
-    if bad:
-        top.plot(
-            bins.t, bins.rate(failed), "x-", color=RED, linewidth=1.2, markersize=5, label=f"✘ failed ({bad})"
-        )
+    points = [(t, rate) for t, rate in zip(bins.t, bins.rate(failed), strict=True) if rate]
+    if points:
+        top.plot(*zip(*points, strict=True), "x", color=RED, markersize=7, mew=2, label=f"✘ failed ({bad})")
     top.set_ylim(0, max(1.0, top.get_ylim()[1] * 1.2))
     label(top, "", y="requests/s")
     legend(top)

@@ -24,6 +24,7 @@ from devops_lab.views.style import (
     drawn,
     figure,
     label,
+    legend,
     lines,
     nothing,
     page,
@@ -56,7 +57,7 @@ def lifecycle(
     ax.set(xlim=(-1.62, 1.62), ylim=(-1.02, 1.02))
     _draw_loop(ax, lit)
     for index, phase in enumerate(PHASES):
-        x, y = _on_loop(_angle(index))
+        x, y = _on_loop(_angle(index + 0.5))
         _node(ax, x, y, phase, phase in lit, _tally(phase, right, exercises))
     _node(ax, 0, 0, "repeat", "repeat" in lit, _tally("repeat", right, exercises))
     _continuous(ax, "continuous" in lit, _tally("continuous", right, exercises))
@@ -67,10 +68,11 @@ def lifecycle(
     )
 
 
-def _angle(index: int) -> float:
-    """Where on the figure eight a phase sits: four on each loop, none at the crossing."""
+def _angle(index: float) -> float:
+    """Where on the figure eight a phase sits (index + 0.5), and where its stretch begins: four on each loop."""
     loop, place = divmod(index, 4)
-    return math.pi / 2 + loop * math.pi + math.pi * (0.17, 0.39, 0.61, 0.83)[place]
+    offset = place - 2  # the cube stretches what is near the crossing, where "Repeat" takes room
+    return math.pi / 2 + math.pi * (loop + 0.5 + 0.22 * offset + 0.0075 * offset**3)
 
 
 def _on_loop(angle: float) -> tuple[float, float]:
@@ -80,9 +82,9 @@ def _on_loop(angle: float) -> tuple[float, float]:
 
 def _draw_loop(ax: Axes, lit: set[str]) -> None:
     for index, phase in enumerate(PHASES):
-        middle = _angle(index)
-        span = [middle + math.pi * step / 200 for step in range(-26, 27)]
-        points = [_on_loop(angle) for angle in span]
+        points = [_on_loop(_angle(index + step / 40)) for step in range(40)] + [
+            _on_loop(_angle(index + 0.9999))
+        ]
         colour = (BLUE if index < 4 else GREEN) if phase in lit else PALE
         ax.plot(*zip(*points, strict=True), color=colour, linewidth=7, solid_capstyle="butt", zorder=1)
 
@@ -90,21 +92,15 @@ def _draw_loop(ax: Axes, lit: set[str]) -> None:
 def _node(ax: Axes, x: float, y: float, phase: str, done: bool, tally: str) -> None:
     colour = (GREEN if x > 0.01 else BLUE if x < -0.01 else ORANGE) if done else "white"
     ax.scatter([x], [y], s=520, color=colour, edgecolors=GREY, linewidths=1.5, zorder=3)
-    mark = "✔" if done else "○"
-    ax.text(
-        x, y - 0.01, mark, ha="center", va="center", fontsize=14, color="white" if done else GREY, zorder=4
-    )
-    below = y < -0.01 or x == 0
+    ink = "white" if done else GREY
+    ax.text(x, y - 0.01, "✔" if done else "○", ha="center", va="center", fontsize=14, color=ink, zorder=4)
     words = phase.capitalize() + (f"\n{tally}" if tally else "")
-    ax.text(
-        x,
-        y + (-0.17 if below else 0.17),
-        words,
-        ha="center",
-        va="top" if below else "bottom",
-        fontsize=10,
-        zorder=4,
-    )
+    if abs(x) > 0.9:  # at the sides, beside the loop
+        side = 1 if x > 0 else -1
+        ax.text(x + side * 0.13, y, words, ha="left" if side > 0 else "right", va="center", fontsize=10)
+    else:
+        up = 1 if y > 0.01 else -1
+        ax.text(x, y + up * 0.17, words, ha="center", va="bottom" if up > 0 else "top", fontsize=10)
 
 
 def _continuous(ax: Axes, done: bool, tally: str) -> None:
@@ -186,7 +182,7 @@ def forecast(outlook: Forecast) -> Picture:
         ax.axvline(value + 0.4, color=colour, linestyle=dash, linewidth=2, label=text)
     ax.set_xticks(counts if len(counts) < 20 else counts[:: len(counts) // 10])
     ax.set_ylim(0, max(shares) * 1.3)
-    ax.legend(fontsize=9, frameon=False, loc="upper right", ncols=2)
+    legend(ax)
     label(
         ax,
         f"{outlook.remaining} items left, {outlook.trials:,} simulated futures",

@@ -36,6 +36,7 @@ from devops_lab.views.style import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+MARKED = ("deploy", "operate", "monitor")  # phases whose events explain a signal
 Series = list[tuple[float, float]]
 STATE = {"healthy": "good", "starting": "info", "draining": "warn", "unhealthy": "bad", "dead": "bad"}
 BINS = 60  # at most so many points on a time axis of requests
@@ -92,13 +93,13 @@ def golden_signals(
     label(flow, "Traffic, requests/s")
     _line(wrong, errors, since, color=RED)
     label(wrong, "Errors, failed requests/s", "seconds since the start")
-    _line(full, [(t, value / 1e6) for t, value in memory], since, "memory, MB", color=GREEN)
-    _line(full, cpu, since, "CPU, % of a core", color=ORANGE, linestyle="--")
-    label(full, "Saturation, fullest replica", "seconds since the start")
+    _line(full, [(t, value / 1e6) for t, value in memory], since, "memory MB", color=GREEN)
+    _line(full, cpu, since, "CPU % of a core", color=ORANGE, linestyle="--")
+    label(full, "Saturation", "seconds since the start")
     for ax in (latency, flow, wrong, full):
         ax.set(xlim=(0, max(until - since, 1)), ylim=(0, max(ax.get_ylim()[1] * 1.25, 0.1)))
         legend(ax)
-    marks = [event for event in events if since <= event.t <= until][:20]
+    marks = [event for event in events if since <= event.t <= until and event.phase in MARKED][-20:]
     _mark_events((latency, flow, wrong, full), marks, since)
     last = {"p95": waits["p95"], "requests/s": rate, "errors/s": errors}
     now = ", ".join(
@@ -131,10 +132,12 @@ def _mark_events(axes: Sequence[Axes], events: Sequence[Event], since: float) ->
             ax.axvline(
                 event.t - since, color=RED if alarm else GREY, linestyle="--" if alarm else ":", linewidth=1.2
             )
-            place = (event.t - since, ax.get_ylim()[1])
-            ax.annotate(
-                str(number), place, ha="center", va="bottom", fontsize=7, color=RED if alarm else GREY
+            place, ground = (
+                (event.t - since, ax.get_ylim()[1]),
+                {"facecolor": "white", "edgecolor": "none", "pad": 0.8},
             )
+            colour = RED if alarm else "#333333"
+            ax.annotate(str(number), place, ha="center", va="top", fontsize=8, color=colour, bbox=ground)
 
 
 def scaling(store: Store, since: float, until: float = 0.0) -> Picture:
@@ -333,9 +336,7 @@ def _frame(ax: Axes, row: int, left: float, wide: float, name: str) -> None:
     )
     room = int(wide * 1.15)
     if room >= 6:
-        ax.text(
-            left + wide / 2, row, _short(name.rpartition("/")[2], room), ha="center", va="center", fontsize=7
-        )
+        ax.text(left + wide / 2, row, _short(name.split(" (")[0], room), ha="center", va="center", fontsize=7)
 
 
 def _short(name: str, room: int) -> str:

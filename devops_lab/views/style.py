@@ -158,12 +158,17 @@ def legend(ax: Axes, columns: int = 4) -> None:
 
 def drawn(fig: Figure, caption: str, alt: str, html: str = "") -> Picture:
     """Make the picture of a figure: twice the shown size, few colours, so that it is sharp and small."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
-    raw, small = io.BytesIO(), io.BytesIO()
+    fig.set_dpi(200)
+    canvas, file = FigureCanvasAgg(fig), io.BytesIO()
     with _DRAWING:
-        fig.savefig(raw, format="png", dpi=200, pil_kwargs={"compress_level": 1})
-    with Image.open(raw) as image:
-        flat = image.convert("RGB").quantize(96, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-        flat.save(small, "png", optimize=True)
-    return Picture(caption, alt, html=html, png=small.getvalue())
+        canvas.draw()  # half the time of savefig, which draws twice
+    image = (
+        Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba())
+        .convert("RGB")
+        .quantize(96, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    )
+    image.save(file, "png")
+    return Picture(caption, alt, html=html, png=file.getvalue())
