@@ -20,7 +20,19 @@ from devops_lab.settings import choice
 if TYPE_CHECKING:
     from devops_lab.lab import Lab
 
-ROOMS = ("plan", "code", "build", "test", "release", "deploy", "operate", "monitor", "repeat", "continuous")
+ROOMS = (
+    "welcome",
+    "plan",
+    "code",
+    "build",
+    "test",
+    "release",
+    "deploy",
+    "operate",
+    "monitor",
+    "repeat",
+    "continuous",
+)
 STRICT = "DEVOPS_LAB_STRICT"
 
 

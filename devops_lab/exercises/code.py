@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from devops_lab.exercises.base import Exercise, NotYet, Quiz, Said, Verdict, not_yet, right, text
 from devops_lab.git import git
-from devops_lab.phases.versions import CONVENTIONAL
 
 if TYPE_CHECKING:
     from devops_lab.lab import Lab
 
 BRANCH = "learn/greeting"
+CONVENTIONAL = re.compile(r"\w+(\([^)]*\))?!?: .+")  # https://www.conventionalcommits.org
 MIGRATIONS = "src/bento/migrations"
 
 

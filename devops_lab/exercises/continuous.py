@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from devops_lab.exercises.base import Exercise, Said, Verdict, close, not_yet, number, right
 from devops_lab.git import run
-from devops_lab.pipeline import PipelineRun
+from devops_lab.model import PipelineRun
 
 if TYPE_CHECKING:
     from devops_lab.lab import Lab
@@ -18,13 +18,14 @@ def own_push(lab: Lab, said: Said) -> Verdict:
     runs = [r for r in lab.store.all(PipelineRun) if has_file(lab, r.commit)]
     if not runs:
         return not_yet(f"The pipeline has not seen a commit with a {FILE} yet.")
-    if runs[-1].mode != "delivery":
+    delivered = [r for r in runs if r.mode == "delivery"]
+    if not delivered:
         return not_yet(
-            f"Your push ran in the mode {runs[-1].mode}; asked for is delivery, which releases nothing."
+            f"Your push ran in the mode {runs[0].mode}; asked for is delivery: nothing is released."
         )
-    if not runs[-1].ok:
-        return not_yet("Your push went through the pipeline and did not pass.")
-    return right(f"{runs[-1].commit[:8]} went through Plan > Code > Build > Test, and nothing was released.")
+    if not delivered[-1].ok:
+        return not_yet(f"Your push stopped at {delivered[-1].stopped_at}: {delivered[-1].cause}")
+    return right(f"{delivered[-1].commit[:8]} went through Plan > Code > Build > Test, and was not released.")
 
 
 def has_file(lab: Lab, commit: str) -> bool:
@@ -33,12 +34,12 @@ def has_file(lab: Lab, commit: str) -> bool:
 
 def lead_time(lab: Lab, said: Said) -> Verdict:
     number(said)
-    done = [r for r in lab.store.all(PipelineRun) if r.mode == "deployment" and r.ok and r.t > said.t]
+    done = [r for r in lab.store.all(PipelineRun) if r.mode == "deployment" and r.ok and r.started > said.t]
     if not done:
         return not_yet(
             "Kept. No push was deployed since your prediction: push in the mode deployment, then check."
         )
-    return close(said, done[-1].lead_time_seconds, 2, "s")
+    return close(said, done[-1].push_seconds, 2, "s")
 
 
 EXERCISES = (
@@ -52,7 +53,7 @@ EXERCISES = (
         (
             "A push to the lab's origin starts the pipeline in the mode that is set.",
             f'Commit on main: `lab.code.write("{FILE}", …)`, `lab.code.commit("docs: …")`.',
-            'Set the mode and push with `lab.pipeline.push("delivery")`.',
+            '`lab.pipeline.install_hook("delivery")` sets the mode, `lab.pipeline.push()` pushes.',
         ),
         own_push,
         points=2,
@@ -67,7 +68,7 @@ EXERCISES = (
         (
             "Add up what Build, Test and Deploy took, then think about what can run at the same time.",
             "The suite is the longest part; the new replicas start while it runs.",
-            "The newest run in the mode deployment has `lead_time_seconds`.",
+            "It is `push_seconds` of the newest run in the mode deployment.",
         ),
         lead_time,
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from devops_lab.exercises.base import Exercise, NotYet, Quiz, Said, Verdict, not_yet, number, right, text
+from devops_lab.exercises.base import Exercise, Quiz, Said, Verdict, not_yet, number, right
 
 if TYPE_CHECKING:
     from devops_lab.lab import Lab
@@ -31,18 +31,6 @@ def backup_item(lab: Lab, said: Said) -> Verdict:
     if blocked := [f for f in lab.plan.review(BACKUP) if f.severity == "blocks"]:
         return not_yet(f"The platform can't carry it: {blocked[0].problem}")
     return right(f"{BACKUP} is in the backlog, its needs are declared, and the platform can carry them.")
-
-
-def blocked_items(lab: Lab, said: Said) -> Verdict:
-    answered = said.value if isinstance(said.value, list) else text(said).replace(",", " ").split()
-    truth = {f.item for f in lab.plan.review() if f.severity == "blocks"}
-    if not truth:
-        raise NotYet("No item is blocked any more: every one was steered towards its alternative.")
-    if set(answered) == truth:
-        return right(f"{len(truth)} items ask for what the platform can't give.")
-    return not_yet(
-        f"Of your {len(set(answered))} items {len(truth & set(answered))} are among the {len(truth)} blocked."
-    )
 
 
 def ids(lab: Lab) -> str:
@@ -80,20 +68,6 @@ EXERCISES = (
         ),
         backup_item,
         points=2,
-    ),
-    Exercise(
-        "plan-3",
-        "find",
-        "What can't be carried?",
-        "Which waiting items ask for something that the platform does not offer or can't bear? "
-        "Answer with their ids, "
-        "as a list.",
-        (
-            "Hold each item's needs against the platform's services and limits.",
-            "The review does that for all items: `lab.plan.review()`.",
-            'You want the `item` of each finding whose `severity` is "blocks".',
-        ),
-        blocked_items,
     ),
 )
 QUIZ = Quiz(

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from devops_lab.exercises.base import Exercise, Quiz, Said, Verdict, could_not, not_yet, number, right
 from devops_lab.exercises.code import own_commits
 from devops_lab.git import git
-from devops_lab.phases.test import Planted
 
 if TYPE_CHECKING:
     from devops_lab.lab import Lab
@@ -18,10 +17,9 @@ FAULT = "wrong-total"
 
 def how_many_escape(lab: Lab, said: Said) -> Verdict:
     value = number(said)
-    planted = lab.store.all(Planted)
-    if not planted:
+    if not lab.store.events(kind="test.planted"):
         return could_not("No bugs were planted in this lab yet: run `lab.test.planted()`.")
-    bugs = [one.bug for one in planted if one.commit == planted[-1].commit]
+    bugs = lab.test.planted()  # known ones are not planted again
     escaped = sorted(bug.change for bug in bugs if not bug.caught)
     seen = f"You predicted {value:g}; of {len(bugs)} planted bugs {len(escaped)} escaped"
     return right(f"{seen}: {', '.join(escaped)}.") if value == len(escaped) else not_yet(f"{seen}.")
@@ -38,7 +36,7 @@ def better_test(lab: Lab, said: Said) -> Verdict:
             f"{BRANCH} adds {', '.join(added) or 'no file'} under tests/; one new test module is asked for."
         )
     text = git(repo, "show", f"{BRANCH}:{added[0]}") + "\n"
-    if not lab.test.stays_green(text):
+    if lab.test._plant("main", "nothing", [], new_test=text).caught:  # red without any fault?
         return not_yet(f"{added[0]} is red on main as well: it does not tell right from wrong.")
     before, after = lab.test.what_a_new_test_changes(FAULT, text)
     if before.caught:
