@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -32,7 +33,10 @@ class Server:
             self.logs.append(line)
             if running := re.search(r"running on http://127.0.0.1:(\d+)", line):
                 self.port = int(running[1])
-                return
+                break
+        # A full pipe would stop the server: somebody has to read on.
+        self.reader = threading.Thread(target=lambda: self.logs.extend(self.process.stdout), daemon=True)
+        self.reader.start()
 
     def request(self, method, path, body=None, headers=None):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
@@ -46,10 +50,10 @@ class Server:
     def stop(self):
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        if not self.process.stdout.closed:
-            rest, _ = self.process.communicate(timeout=10)
-            self.logs += rest.splitlines(keepends=True)
-        return self.process.returncode
+        code = self.process.wait(10)
+        self.reader.join(10)
+        self.process.stdout.close()
+        return code
 
 
 @pytest.fixture(scope="module")
