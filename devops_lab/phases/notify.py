@@ -22,7 +22,7 @@ def notify(world: World, event: Event, wait_seconds: float = 2.0) -> None:
     """
     if event.id and any(known.data.get("event") == event.id for known in inbox(world, since=event.t)):
         return
-    details = {"event": event.id, "kind": event.kind}
+    details = {"event": event.id, "about": event.kind}
     world.store.event(
         event.phase, INBOX, event.subject, _text(event), who=event.who, why=event.why, **details
     )

@@ -123,7 +123,7 @@ def explain(stderr: str, replica: Replica) -> LabError:
         return MissingTool(
             f"This machine does not let py-spy look into replica {replica.id}: {said}",
             expected="the right to trace processes of one's own (ptrace)",
-            next_step="Linux: `sudo sysctl kernel.yama.ptrace_scope=0`, in a container "
-            "`--cap-add SYS_PTRACE`; macOS: start the lab as root. Without it, the endpoint figures still show what is slow.",
+            next_step="Linux: `sudo sysctl kernel.yama.ptrace_scope=0`, or in a container "
+            "`--cap-add SYS_PTRACE`; macOS: start the lab as root. The endpoint figures work without it.",
         )
     return LabError(f"py-spy could not look into replica {replica.id}: {said}", next_step="Try it again.")

@@ -1,0 +1,112 @@
+"""A lab with a real production for tests; its releases are made straight from the shop's template."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+
+from devops_lab import settings
+from devops_lab.control import teardown
+from devops_lab.model import Release
+from devops_lab.phases import World
+from devops_lab.settings import Settings
+from devops_lab.store import Store
+
+SHOP = Path(__file__).resolve().parents[2] / "devops_lab" / "shop"
+# version -> a prepared change, or (file, before, after)
+VERSIONS: dict[str, str | tuple[str, str, str]] = {
+    "1.0.0": "",
+    "1.1.0": "",
+    "1.2.0": (
+        "src/bento/app.py",
+        "    query = request.query_params",
+        "    1 / 0\n    query = request.query_params",
+    ),
+    "1.3.0": "slow-search",
+    "1.4.0": "failing-health",
+    "1.5.0": ("src/bento/__main__.py", '"""', 'raise SystemExit("bento can not start")\n"""'),
+    "1.6.0": "broken-migration",
+}
+
+
+@cache
+def wheels() -> Path:
+    return Path(tempfile.mkdtemp(prefix="bento-wheels-"))
+
+
+@cache
+def wheel(version: str) -> Path:
+    """Build one version of the shop; a version differs from the template as `VERSIONS` says."""
+    source = wheels() / f"source-{version}"
+    shutil.copytree(SHOP / "template", source, ignore=shutil.ignore_patterns("dist", ".venv", "__pycache__"))
+    edit = VERSIONS[version]
+    if isinstance(edit, tuple):
+        name, before, after = edit
+        text = (source / name).read_text("utf-8")
+        assert before in text
+        (source / name).write_text(text.replace(before, after, 1), "utf-8")
+    elif edit:
+        patch = SHOP / "changes" / f"{edit}.patch"
+        subprocess.run(["git", "apply", str(patch)], cwd=source, check=True)
+    project = source / "pyproject.toml"
+    project.write_text(
+        project.read_text("utf-8").replace('version = "1.0.0"', f'version = "{version}"'), "utf-8"
+    )
+    uv = Path(sys.executable).parent / "uv"
+    out = source / "dist"
+    subprocess.run(
+        [str(uv) if uv.exists() else "uv", "build", "--quiet", "--wheel", "--out-dir", str(out), str(source)],
+        check=True,
+    )
+    return next(out.glob("*.whl"))
+
+
+def release(world: World, version: str) -> Release:
+    """Put one version into the lab's registry."""
+    built = wheel(version)
+    home = world.registry / version
+    home.mkdir(parents=True)
+    shutil.copyfile(built, home / built.name)
+    shutil.copyfile(SHOP / "template" / "requirements.lock", (home / built.name).with_suffix(".lock"))
+    digest = "sha256:" + hashlib.sha256(built.read_bytes()).hexdigest()
+    path = world.relative(home / built.name)
+    made = Release(version, "0" * 40, f"v{version}", digest, path, built.stat().st_size, "", "", time.time())
+    (home / "release.json").write_text(json.dumps(asdict(made)))
+    world.store.put(made)
+    return made
+
+
+@contextmanager
+def production(root: Path, *versions: str, replicas: int = 2) -> Iterator[World]:
+    """A lab whose registry holds `versions`; everything that it starts is stopped in the end."""
+    for name in ("registry", "production", "work", "run"):
+        (root / name).mkdir(parents=True)
+    chosen = Settings(replicas=replicas)
+    settings.write(root, chosen)
+    world = World(root, chosen, Store(root / "lab.db"))
+    share_environments(root)
+    try:
+        for version in versions:
+            release(world, version)
+        yield world
+    finally:
+        teardown(root)
+        world.store.close()
+
+
+def share_environments(root: Path) -> None:
+    """Environments' templates are alike in all these labs: installed once."""
+    common = wheels() / "templates"
+    common.mkdir(exist_ok=True)
+    os.symlink(common, root / "work" / "templates")

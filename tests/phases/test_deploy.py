@@ -1,0 +1,359 @@
+"""Deployments in a real production under real load: nothing is lost, and what is bad never takes traffic."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from devops_lab.control import Control
+from devops_lab.errors import BadInput, DeployRefused, RegistryRefused
+from devops_lab.model import Deployment, LoadSummary, Pool, Replica, Step
+from devops_lab.phases import World
+from devops_lab.phases.canary import Served, judge
+from devops_lab.phases.deploy import Deploy
+from devops_lab.phases.operate import Operate
+from devops_lab.phases.rollout import Baseline, exclusive
+from devops_lab.waits import until
+from tests.phases.production import production
+
+RATE = 60.0
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    with production(tmp_path / "lab", "1.0.0", "1.1.0") as made:
+        yield made
+
+
+def serving(world: World) -> dict[str, int]:
+    """Healthy replicas of each release, as they are."""
+    found: dict[str, int] = {}
+    for replica in world.store.all(Replica):
+        if replica.state == "healthy":
+            found[replica.release] = found.get(replica.release, 0) + 1
+    return found
+
+
+def under_load(
+    world: World, act: Callable[[], object], rate: float = RATE, keep_alive: bool = True
+) -> LoadSummary:
+    """Customers come before, while, and after something happens."""
+    with Operate(world).load(rate, 60.0, keep_alive=keep_alive) as run:
+        until(lambda: len(world.store.requests(run=run.id)) > rate / 2, "customers")
+        act()
+        count = len(world.store.requests(run=run.id))
+        until(lambda: len(world.store.requests(run=run.id)) > count + rate / 2, "customers afterwards")
+        return run.stop()
+
+
+def assert_nothing_lost(summary: LoadSummary, world: World) -> None:
+    bad = [o for o in world.store.requests(run=summary.run) if not 200 <= o.status < 300]
+    assert bad == []
+    assert summary.failed == summary.orders_lost == summary.orders_doubled == summary.orders_retried == 0
+    assert summary.orders_accepted > 0
+
+
+def test_the_first_deployment_serves(world: World) -> None:
+    seen: list[Step] = []
+    done = Deploy(world).run("1.0.0", who="ada", why="we open", on_step=seen.append)
+    assert (done.state, done.strategy, done.previous, done.who, done.why) == (
+        "done",
+        "first",
+        "",
+        "ada",
+        "we open",
+    )
+    assert Deploy(world).current() == "1.0.0"
+    assert serving(world) == {"1.0.0": 2}
+    assert seen == done.steps
+    assert all(step.ok and step.seconds > 0 for step in done.steps)
+    assert ("deployment:1", "brings", "release:1.0.0") in [
+        row[:3] for row in world.store.trail("deployment:1")
+    ]
+    assert [e.kind for e in Operate(world).inbox() if e.subject == "deployment:1"]
+    with pytest.raises(BadInput, match="serves already"):
+        Deploy(world).run("1.0.0")
+    with pytest.raises(BadInput, match="no version before"):
+        Deploy(world).rollback()
+
+
+@pytest.mark.parametrize("strategy", ["rolling", "blue/green", "canary"])
+def test_no_request_is_lost_there_and_back(world: World, strategy: str) -> None:
+    deploy = Deploy(world)
+    deploy.run("1.0.0")
+
+    def there_and_back() -> None:
+        assert deploy.run("1.1.0", strategy, canary_steps=(20, 50)).state == "done"
+        assert serving(world) == {"1.1.0": 2}
+        assert [p.release for p in deploy.pools()] == ["1.1.0"]
+        back = deploy.rollback(why="just to see")
+        assert (back.state, back.version, back.previous) == ("done", "1.0.0", "1.1.0")
+
+    summary = under_load(world, there_and_back)
+    assert_nothing_lost(summary, world)
+    assert set(summary.by_release) == {"1.0.0", "1.1.0"}
+    assert deploy.current() == "1.0.0"
+    assert serving(world) == {"1.0.0": 2}
+
+
+def test_scaling_out_and_in_loses_nothing(world: World) -> None:
+    deploy = Deploy(world)
+    deploy.run("1.0.0", replicas=1)
+
+    def out_and_in() -> None:
+        deploy.scale(4, why="lunch")
+        assert serving(world) == {"1.0.0": 4}
+        deploy.scale(1, why="night")
+        assert serving(world) == {"1.0.0": 1}
+
+    assert_nothing_lost(under_load(world, out_and_in), world)
+    for impossible in (0, 9):
+        with pytest.raises(BadInput):
+            deploy.scale(impossible)
+
+
+def test_a_killed_replica_costs_no_read_and_no_order(world: World) -> None:
+    Deploy(world).run("1.0.0")
+    victim = world.store.all(Replica)[0]
+
+    def kill() -> None:
+        os.kill(victim.pid, signal.SIGKILL)
+        until(lambda: world.store.events(kind="replica.replaced"), "the replacement")
+        until(lambda: serving(world) == {"1.0.0": 2}, "both to serve")
+
+    summary = under_load(world, kill)
+    assert summary.failed == summary.orders_lost == summary.orders_doubled == 0
+    assert victim.id not in {r.id for r in world.store.all(Replica)}
+
+
+@pytest.mark.parametrize(("version", "evidence"), [("1.4.0", "health check"), ("1.5.0", "can not start")])
+@pytest.mark.parametrize("strategy", ["rolling"])
+def test_an_unhealthy_release_never_takes_traffic(
+    tmp_path: Path, version: str, evidence: str, strategy: str
+) -> None:
+    with production(tmp_path / "lab", "1.0.0", version) as world:
+        deploy = Deploy(world)
+        deploy.run("1.0.0")
+        before = deploy.pools()
+
+        def refused() -> None:
+            with pytest.raises(DeployRefused, match=evidence):
+                deploy.run(version, strategy)
+
+        summary = under_load(world, refused)
+        assert_nothing_lost(summary, world)
+        assert set(summary.by_release) == {"1.0.0"}
+        assert deploy.pools() == before
+        until(lambda: {r.release for r in world.store.all(Replica)} == {"1.0.0"}, "the new to be removed")
+        assert deploy.history()[-1].state == "refused"
+
+
+@pytest.mark.parametrize(("version", "evidence"), [("1.2.0", "requests fail"), ("1.3.0", "slower")])
+def test_a_canary_that_is_worse_is_taken_back_with_the_evidence(
+    tmp_path: Path, version: str, evidence: str
+) -> None:
+    with production(tmp_path / "lab", "1.0.0", version) as world:
+        deploy = Deploy(world)
+        deploy.run("1.0.0")
+
+        def refused() -> None:
+            with pytest.raises(DeployRefused, match=evidence):
+                deploy.run(version, "canary", canary_steps=(25, 50))
+
+        under_load(world, refused)
+        assert deploy.current() == "1.0.0"
+        assert serving(world) == {"1.0.0": 2}
+        assert deploy.history()[-1].state == "rolled back"
+
+
+def test_a_canary_without_customers_says_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    deploy = Deploy(world)
+    deploy.run("1.0.0")
+    with pytest.raises(DeployRefused, match="saw 0 requests"):
+        deploy.run("1.1.0", "canary")
+    assert serving(world) == {"1.0.0": 2}
+
+
+def test_a_failing_migration_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    with production(tmp_path / "lab", "1.0.0", "1.6.0") as world:
+        Deploy(world).run("1.0.0")
+        with pytest.raises(DeployRefused):
+            Deploy(world).run("1.6.0")
+        assert Deploy(world).current() == "1.0.0"
+        started = {e.data.get("release") for e in world.store.events(kind="replica.started")}
+        assert started == {"1.0.0"}
+
+
+def test_a_changed_artifact_is_refused_before_anything_starts(world: World) -> None:
+    wheel = next((world.registry / "1.0.0").glob("*.whl"))
+    wheel.write_bytes(wheel.read_bytes() + b"x")
+    with pytest.raises(RegistryRefused):
+        Deploy(world).run("1.0.0")
+    assert Deploy(world).current() == ""
+    assert world.store.all(Replica) == []
+    assert Deploy(world).history()[-1].state == "refused"
+
+
+def test_bad_input_changes_nothing(world: World) -> None:
+    deploy = Deploy(world)
+    for arguments in ({"version": "9.9.9"}, {"version": "1.0.0", "strategy": "roling"},
+                      {"version": "1.0.0", "replicas": 0}, {"version": "1.0.0", "canary_steps": (50, 5)}):  # fmt: skip
+        with pytest.raises(BadInput):
+            deploy.run(**arguments)
+    assert deploy.history() == []
+    assert not world.control.alive()
+
+
+def test_a_closed_gate_keeps_the_old_version(world: World) -> None:
+    deploy = Deploy(world)
+    deploy.run("1.0.0")
+
+    def gate() -> None:
+        assert serving(world)["1.1.0"] == 2  # started beside the old, without traffic
+        raise DeployRefused("tests failed")
+
+    with pytest.raises(DeployRefused, match="tests failed"):
+        deploy.run("1.1.0", "blue/green", gate=gate)
+    assert deploy.current() == "1.0.0"
+    assert serving(world) == {"1.0.0": 2}
+
+
+@pytest.mark.parametrize("moment", ["start replica 1", "shift traffic", "drain"])
+def test_an_interrupt_puts_the_last_good_pools_back(world: World, moment: str) -> None:
+    deploy = Deploy(world)
+    deploy.run("1.0.0")
+    before = deploy.pools()
+
+    def interrupt(step: Step) -> None:
+        if step.name.startswith(moment):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        deploy.run("1.1.0", on_step=interrupt)
+    assert deploy.pools() == before
+    assert serving(world) == {"1.0.0": 2}
+    assert deploy.history()[-1].state == "interrupted"
+    assert deploy.run("1.1.0").state == "done"
+
+
+def test_two_deployments_at_once_are_refused(world: World) -> None:
+    Deploy(world).run("1.0.0")
+    with exclusive(world), pytest.raises(DeployRefused, match="Somebody else"):
+        Deploy(world).run("1.1.0")
+    with exclusive(world), pytest.raises(DeployRefused):
+        Deploy(world).scale(3)
+    assert Deploy(world).current() == "1.0.0"
+
+
+def test_a_deployment_whose_process_was_killed_is_undone(world: World) -> None:
+    Deploy(world).run("1.0.0")
+    before = Deploy(world).pools()
+    code = f"""
+        import time
+        from pathlib import Path
+        from devops_lab import settings
+        from devops_lab.phases import World
+        from devops_lab.phases.deploy import Deploy
+        from devops_lab.store import Store
+        root = Path({str(world.root)!r})
+        def wait(step):
+            if step.name.startswith("shift"):
+                print("half way", flush=True)
+                time.sleep(60)
+        Deploy(World(root, settings.read(root), Store(root / "lab.db"))).run("1.1.0", on_step=wait)
+    """
+    kernel = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE)
+    assert kernel.stdout
+    assert kernel.stdout.readline() == b"half way\n"
+    assert Deploy(world).settle() is None  # it still runs
+    kernel.kill()
+    kernel.communicate()
+    settled = Deploy(world).settle()
+    assert settled
+    assert settled.state == "interrupted"
+    assert Deploy(world).pools() == before
+    assert serving(world) == {"1.0.0": 2}
+    assert Deploy(world).settle() is None
+
+
+def test_a_dead_deployment_whose_new_version_serves_all_is_finished(world: World) -> None:
+    deploy = Deploy(world)
+    deploy.run("1.0.0")
+    old = deploy.pools()[0]
+    done = deploy.run("1.1.0", "blue/green")
+    # as a process leaves it that dies after the switch, before it stopped the old pool
+    world.store.put(replace(done, state="running"), Baseline(done.key, [old], deploy.pools()[0].name))
+    world.store.put(replace(old, weight=0))
+    settled = deploy.settle()
+    assert settled
+    assert settled.state == "done"
+    assert deploy.current() == "1.1.0"
+    world.control.wait_settled()
+    assert serving(world) == {"1.1.0": 2}
+
+
+def test_the_agent_may_die_in_the_middle(world: World) -> None:
+    deploy = Deploy(world)
+    deploy.run("1.0.0")
+
+    def kill_agent(step: Step) -> None:
+        if step.name.startswith("start replica 1"):
+            identity = Control(world.root).identity()
+            assert identity
+            os.kill(identity[0], signal.SIGKILL)
+
+    with pytest.raises(Exception, match="agent"):
+        deploy.run("1.1.0", on_step=kill_agent)
+    assert deploy.current() == "1.0.0"
+    assert serving(world) == {"1.0.0": 2}
+
+
+@pytest.mark.parametrize(
+    ("new", "stable", "bad"),
+    [
+        (Served(20, 0, 0.02), Served(100, 0, 0.02), ""),
+        (Served(20, 1, 0.02), Served(100, 0, 0.02), ""),
+        (Served(20, 2, 0.02), Served(100, 0, 0.02), "fail"),
+        (Served(20, 2, 0.02), Served(100, 10, 0.02), ""),
+        (Served(20, 0, 0.11), Served(100, 0, 0.02), ""),
+        (Served(20, 0, 0.13), Served(100, 0, 0.02), "slower"),
+        (Served(20, 0, 0.90), Served(100, 0, 0.50), ""),
+        (Served(20, 0, 1.10), Served(100, 0, 0.50), "slower"),
+        (Served(20, 0, 1.10), Served(0, 0, 0.0), ""),
+    ],
+)
+def test_what_speaks_against_a_canary(new: Served, stable: Served, bad: str) -> None:
+    assert (bad in judge(new, stable)) if bad else judge(new, stable) == ""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("keep_alive", [True, False])
+def test_the_whole_bar_at_200_requests_a_second(world: World, keep_alive: bool) -> None:
+    deploy = Deploy(world)
+    deploy.run("1.0.0")
+
+    def everything() -> None:
+        deploy.run("1.1.0", "rolling")
+        deploy.rollback()
+        deploy.run("1.1.0", "blue/green")
+        deploy.rollback()
+        deploy.run("1.1.0", "canary")
+        deploy.scale(1)
+        deploy.scale(4)
+        deploy.scale(1)
+
+    summary = under_load(world, everything, 200.0, keep_alive)
+    assert_nothing_lost(summary, world)
+    assert threading.active_count() < 50
+    assert {d.state for d in world.store.all(Deployment)} == {"done"}
+    assert {p.release for p in world.store.all(Pool)} == {"1.1.0"}
