@@ -98,6 +98,7 @@ class Rollout:
     on_step: OnStep | None = None
     gate: Callable[[], None] | None = None
     seen: dict[str, Replica] = field(default_factory=dict)
+    vouched: set[str] = field(default_factory=set)  # replicas whose own health checks were asked and are fine
     took_traffic: bool = False
 
     # ---- steps
@@ -150,13 +151,13 @@ class Rollout:
             replicas = self.replicas(pool)
             self.seen.update({r.id: r for r in replicas})
             for replica in replicas:
-                if replica.state != "healthy":
+                if replica.id not in self.vouched:
                     self._look_closer(replica, since)
             if (died := len(self._deaths())) >= DEATHS:
                 raise self.refused(f"{died} replicas of {self.new.release} died while they started.")
             if broken := self.world.store.events(kind="replica.failed", subject=f"pool:{pool.name}"):
                 raise self.refused(broken[-1].message)
-            return sum(r.state == "healthy" for r in replicas) >= count
+            return sum(r.state == "healthy" and r.id in self.vouched for r in replicas) >= count
 
         try:
             until(enough, f"{count} healthy replicas of {pool.release}", seconds=HEALTH_SECONDS)
@@ -167,13 +168,16 @@ class Rollout:
         return f"{count} of {pool.replicas} healthy"
 
     def _look_closer(self, replica: Replica, since: dict[str, float]) -> None:
-        """A replica that listens but says that it is not ready gets little time; one that is silent, more."""
-        if time.time() - replica.started < 1.0 or time.time() - since.get(f"asked {replica.id}", 0.0) < 0.3:
+        """A replica that answers that it is not well gets little time; one that is still silent, more."""
+        young = replica.state == "starting" and time.time() - replica.started < 1.0
+        if young or time.time() - since.get(f"asked {replica.id}", 0.0) < 0.2:
             return
         since[f"asked {replica.id}"] = time.time()
-        answer = ready(replica)
+        answer = unwell(replica)
         if not answer:
             since.pop(replica.id, None)
+            if replica.state == "healthy":
+                self.vouched.add(replica.id)
         elif time.time() - since.setdefault(replica.id, time.time()) > NOT_READY_SECONDS:
             raise self.refused(f"{replica.id} of {replica.release} fails its health check: {answer}")
 
@@ -236,12 +240,17 @@ class Rollout:
             self.world.control.wait_settled(HEALTH_SECONDS)
 
 
-def ready(replica: Replica) -> str:
-    """What a replica's readiness check says against it; nothing when it is ready, or silent."""
-    try:
-        with urllib.request.urlopen(f"http://{replica.host}:{replica.port}/readyz", timeout=1):
+def unwell(replica: Replica) -> str:
+    """What a replica's own health checks say against it; nothing when all is well, or it is silent.
+
+    The proxy asks only whether it is ready; that it calls itself alive counts as well before it gets traffic.
+    """
+    for path in ("/healthz", "/readyz"):
+        try:
+            with urllib.request.urlopen(f"http://{replica.host}:{replica.port}{path}", timeout=1):
+                pass
+        except urllib.error.HTTPError as error:
+            return f"{path} answers {error.code} {error.read(300).decode(errors='replace')}"
+        except OSError:
             return ""
-    except urllib.error.HTTPError as error:
-        return f"{error.code} {error.read(300).decode(errors='replace')}"
-    except OSError:
-        return ""
+    return ""
