@@ -259,7 +259,7 @@ def test_a_backlog_of_another_shape_is_refused(text: str) -> None:
 
 def test_a_missing_file_is_said_with_the_way_back(plan: Plan) -> None:
     (plan.world.shop / "backlog.yaml").unlink()
-    with pytest.raises(BadInput, match="git checkout HEAD -- backlog.yaml"):
+    with pytest.raises(BadInput, match=r"git checkout HEAD -- backlog.yaml"):
         plan.backlog()
 
 
