@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from devops_lab import settings as configuration
-from devops_lab.errors import BadInput, DiskFull, LabError, LabInUse, NotALab
+from devops_lab.errors import DiskFull, LabError, LabInUse, NotALab
+from devops_lab.model import Replica
 from devops_lab.phases import World
 from devops_lab.settings import MARKER, Settings
 from devops_lab.store import Store
@@ -172,6 +173,10 @@ class Lab:
         """Where customers reach the shop; empty while there is no production."""
         return self.world.control.url() if self.world.control.alive() else ""
 
+    def replicas(self) -> list[Replica]:
+        """What runs in production right now, as the agent last saw it."""
+        return [r for r in self.store.all(Replica) if r.state != "dead"]
+
     # ---- the story
     def catch_up(self, phase: str) -> list[str]:
         """Do, quickly and for real, what the phases before `phase` have not done yet in this lab.
@@ -288,6 +293,3 @@ def _make_writable(function: Any, path: str, _: object) -> None:
         function(path)
     except FileNotFoundError:
         pass
-
-
-__all__ = ["BadInput", "Lab", "clean", "held"]

@@ -196,7 +196,7 @@ class Store:
             f"where {' and '.join(where)} order by id desc limit ?",
             (*values, limit),
         ).fetchall()
-        return [Event(*row[:7], data=msgspec.json.decode(row[7]), id=row[8]) for row in reversed(rows)]
+        return [Event(*(*row[:7], msgspec.json.decode(row[7]), row[8])) for row in reversed(rows)]
 
     def link(self, child: str, relation: str, parent: str) -> None:
         """Say where something comes from, e.g. link("release:1.1.0", "made from", "artifact:sha256:…")."""
@@ -290,7 +290,7 @@ class Store:
             f"select {LOG_COLUMNS} from logs where {' and '.join(where)} order by t desc, id desc limit ?",
             (*values, limit),
         ).fetchall()
-        return [LogLine(*row[:9], extra=msgspec.json.decode(row[9]) if row[9] else {}) for row in rows]
+        return [LogLine(*(*row[:9], msgspec.json.decode(row[9]) if row[9] else {})) for row in rows]
 
     # ---- customers' requests
     def add_requests(self, outcomes: Iterable[Outcome]) -> None:

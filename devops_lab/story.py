@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from devops_lab.errors import BadInput
-from devops_lab.model import PHASES, Artifact, Release, Sprint, TestReport
+from devops_lab.git import git, identity
+from devops_lab.model import PHASES, Artifact, PipelineRun, Release, Sprint, TestReport
+from devops_lab.pipeline import Trigger
 from devops_lab.settings import choice
+from devops_lab.shop import Change, changes
 
 if TYPE_CHECKING:
     from devops_lab.lab import Lab
@@ -98,57 +100,124 @@ def bring(lab: Lab, change: str) -> str:
     """Bring one prepared change to main as its developer would: branch, commit, review, merge, push."""
     if commit := merged(lab, change):
         return commit
-    lab.code.checkout("main")
-    lab.code.branch(f"work/{change}")
-    lab.code.apply(change)
+    on_branch(lab, change, f"work/{change}")
     return lab.code.merge(f"work/{change}").id
 
 
-def merged(lab: Lab, change: str) -> str:
-    """The commit on main that carries a prepared change, found by its subject; empty when it is not there."""
-    from devops_lab.git import git
-    from devops_lab.shop import changes
-
-    subject = {c.id: c.subject for c in changes()}.get(change)
-    if subject is None:
-        raise BadInput(
-            f"There is no change {change!r}.",
-            expected=", ".join(c.id for c in changes()),
-            next_step="Choose one.",
-        )
-    log = git(lab.world.shop, "log", "--format=%H %s", "main").splitlines()
-    return next((line.split(" ", 1)[0] for line in log if line.split(" ", 1)[1] == subject), "")
+def on_branch(lab: Lab, change: str, branch: str = "") -> str:
+    """Put a prepared change on a branch of its own, go back to main, and return the branch's name."""
+    name = branch or f"try/{change}"
+    lab.code.checkout("main")
+    lab.code.branch(name)
+    lab.code.apply(change)
+    lab.code.checkout("main")
+    return name
 
 
-def ship(lab: Lab, change: str, *, why: str = "") -> Release:
+def merged(lab: Lab, change: str, at: str = "main") -> str:
+    """The commit that carries a change on a branch or tag; empty when it is not there, or was reverted."""
+    subject = find_change(change).subject
+    for line in git(lab.world.shop, "log", "--format=%H %s", at).splitlines():
+        commit, _, found = line.partition(" ")
+        if found == f'Revert "{subject}"':
+            return ""
+        if found == subject:
+            return commit
+    return ""
+
+
+def find_change(change: str) -> Change:
+    """A prepared change by its id.
+
+    Raises:
+        BadInput: there is no such change; the message names the closest one.
+    """
+    known = {c.id: c for c in changes()}
+    return known[choice("change", change, tuple(known))]
+
+
+def ship(lab: Lab, change: str, *, why: str = "", merge: bool = True) -> Release:
     """Take one prepared change all the way to the registry: merge > build > test > release. Safe to repeat.
 
     Args:
         change: the id of a change in the shop's `changes.yaml`.
         why: the reason, for the trail.
+        merge: False releases it from a branch of its own and leaves main alone.
 
     Raises:
         BadInput: there is no such change.
-        ChecksFailed: the tests stop it; it stays on main, unreleased.
+        ChecksFailed: the tests stop it; it is not released.
     """
-    if release := shipped(lab, change):
+    if release := shipped(lab, change, "main" if merge else f"try/{change}"):
         return release
-    bring(lab, change)
-    artifact = lab.build.run()
-    lab.test.run(artifact)
-    release = lab.release.run(why=why or f"ships {change}")
+    commit = bring(lab, change) if merge else on_branch(lab, change)
+    artifact = lab.build.run("main" if merge else commit)
+    if not any(r.digest == artifact.digest and r.passed for r in lab.store.all(TestReport)):
+        lab.test.run(artifact)
+    release = lab.release.run(why=why or f"ships {change}", artifact=artifact)
     lab.store.link(f"release:{release.version}", "brings", f"change:{change}")
     return release
 
 
-def shipped(lab: Lab, change: str) -> Release | None:
+def shipped(lab: Lab, change: str, branch: str = "main") -> Release | None:
     """The first release whose tag contains a change, or None."""
-    from devops_lab.git import git
-
-    commit = merged(lab, change)
+    if branch not in lab.code.branches():
+        return None
+    commit = merged(lab, change, branch)
     tags = git(lab.world.shop, "tag", "--contains", commit).split() if commit else []
     found = [r for r in lab.release.registry() if r.tag in tags]
-    return min(found, key=lambda r: [int(part) for part in r.version.split(".")], default=None)
+    return min(found, key=_number, default=None)
+
+
+def sound(lab: Lab) -> str:
+    """The newest released version that holds no known fault without its mend."""
+    mends = {c.after: c.id for c in changes() if c.kind == "feature" and c.after}
+    faults = [c.id for c in changes() if c.kind == "fault"]
+
+    def is_sound(release: Release) -> bool:
+        has = [f for f in faults if merged(lab, f, release.tag)]
+        return all(f in mends and merged(lab, mends[f], release.tag) for f in has)
+
+    return max((r for r in lab.release.registry() if is_sound(r)), key=_number).version
+
+
+def _number(release: Release) -> list[int]:
+    return [int(part) for part in release.version.split(".")]
+
+
+def push_change(lab: Lab, change: str) -> tuple[PipelineRun, str]:
+    """Commit a change on main and push it; where it is there already, run the pipeline once more."""
+    lab.code.checkout("main")
+    if merged(lab, change):
+        trigger = lab.store.last(Trigger)
+        return lab.pipeline.run(trigger.mode if trigger else "delivery"), f"{change} is on main already"
+    lab.code.apply(change)
+    return lab.pipeline.push()
+
+
+def push_revert(lab: Lab, change: str) -> tuple[PipelineRun, str]:
+    """Take a change on main back by a commit that undoes it, and push that."""
+    lab.code.checkout("main")
+    who = identity(lab.settings.learner)
+    git(lab.world.shop, "revert", "--no-edit", merged(lab, change), env=who)
+    return lab.pipeline.push()
+
+
+def growth(lab: Lab, rate: float, seconds: float) -> float:
+    """Bytes of memory that the replicas grow by for each request, measured over one load.
+
+    Args:
+        rate: requests per second.
+        seconds: how long customers come.
+    """
+
+    def memory() -> float:
+        replicas = lab.replicas()
+        return sum(usage.memory_bytes for r in replicas if (usage := lab.world.engine.usage(r)))
+
+    before = memory()
+    summary = lab.operate.load(rate=rate, seconds=seconds).wait()
+    return (memory() - before) / max(summary.requests, 1)
 
 
 def production_at(lab: Lab, version: str, replicas: int | None = None) -> str:
@@ -181,6 +250,3 @@ def status(lab: Lab) -> dict[str, Any]:
         "production": control.status() if control.alive() else {},
         "alerts": [a.rule for a in lab.monitor.alerts("firing")],
     }
-
-
-__all__ = ["BadInput", "bring", "catch_up", "first", "merged", "production_at", "ship", "shipped", "status"]
