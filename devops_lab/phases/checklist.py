@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +18,8 @@ SUBJECT = re.compile(
 )
 SECRET = re.compile(
     r"""(?ix) -----BEGIN\ [A-Z ]*PRIVATE\ KEY | \bAKIA[0-9A-Z]{16}\b | \bgh[pousr]_\w{30,} | ://[^/\s:@]+:[^/\s:@{]+@
-    | \b(?:password|passwd|secret|api_?key|access_?token|auth_?token)\b ["']? \s* [:=] \s* ["'][^"'\s{}]{6,}["']"""
+    | \b(?:password|passwd|secret|api_?key|access_?token|auth_?token)\b ["']? \s* [:=] \s*
+      ["'][^"'\s{}]{6,}["']"""
 )
 FIXED = re.compile(
     r"""["'](?:https?://(?:localhost|127\.|\d+\.\d+)|(?:sqlite|postgresql)://|/(?:home|srv|var|tmp|etc)/)"""
@@ -134,7 +135,7 @@ def tests_kept(diff: Diff) -> Check:
 
 
 def migrations(diff: Diff) -> Check:
-    """A migration is new, is numbered on, and only adds, because two releases share the database in a rollout."""
+    """A migration is new and only adds, because in a rollout two releases share the database."""
     files = {
         path: how for path, how in diff.status.items() if "/migrations/" in path and path.endswith(".sql")
     }
@@ -155,6 +156,20 @@ def migrations(diff: Diff) -> Check:
     risky = [each for each in diff.added if each[0] in files and _breaks(each[2])]
     fine = f"{', '.join(Path(f).name for f in files)} only adds" if files else "no schema change"
     return _verdict("migrations", risky, fine)
+
+
+def existing_data(diff: Diff) -> Check:
+    """A migration that copies or changes rows meets data that no test has."""
+    moves = re.compile(r"(?i)\binsert\s+into\b.*\bselect\b|^\s*update\b.*\bset\b")
+    found = [
+        (path, line, text) for path, line, text in diff.added if path.endswith(".sql") and moves.search(text)
+    ]
+    check = _verdict("existing data", found, "no migration touches rows that are there already", "advice")
+    return (
+        check
+        if check.ok
+        else replace(check, detail=f"{check.detail} (try it on a copy of production's data)")
+    )
 
 
 def _breaks(sql: str) -> bool:
@@ -183,7 +198,9 @@ def configuration(diff: Diff) -> Check:
 
 
 def size(diff: Diff) -> Check:
-    detail = f"{diff.changed_lines} changed lines in {len(diff.status)} files; up to {MOST_LINES} can be reviewed well"
+    detail = (
+        f"{diff.changed_lines} changed lines in {len(diff.status)} files; beyond {MOST_LINES} much is missed"
+    )
     return Check("size", diff.changed_lines <= MOST_LINES, detail, "advice")
 
 
@@ -239,5 +256,6 @@ def merges(diff: Diff) -> Check:
 
 
 POINTS: tuple[Callable[[Diff], Check], ...] = (
-    message, tests, tests_kept, migrations, secrets, configuration, size, leftovers, products, parses, merges,
+    message, tests, tests_kept, migrations, existing_data, secrets, configuration, size, leftovers, products,
+    parses, merges,
 )  # fmt: skip

@@ -263,7 +263,7 @@ class Code:
             raise LabError(
                 f"Can't {wish}: {', '.join(waiting[:5])} would be at risk.",
                 expected="no uncommitted change",
-                next_step="Keep it with code.commit('wip: …'), or put it aside with `git stash -u` in the shop.",
+                next_step="Keep it: code.commit('wip: …'); or put it aside: `git stash -u` in the shop.",
             )
 
     # ---- the trail

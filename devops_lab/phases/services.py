@@ -173,7 +173,8 @@ def _logs(world: World, service: Service) -> Answer:
     if not lines:
         return Answer(service.name, False, sent, "No replica has logged anything yet.", seconds, BRING_UP)
     line = lines[0]
-    text = f"{line.level} {line.message} release={line.release} replica={line.replica} request_id={line.request_id}"
+    text = f"{line.level} {line.message} release={line.release} replica={line.replica}"
+    text += f" request_id={line.request_id}"
     return Answer(service.name, True, sent, text, seconds)
 
 
