@@ -64,10 +64,19 @@ class Envoy:
             return False
         self.port, self.admin_port = state["port"], state["admin_port"]
         self.pid, self.created = state["pid"], state["created"]
-        with suppress(OSError, ValueError):
-            known = json.loads((self.folder / "xds" / "cds.json").read_text())["resources"]
-            self._clusters = [cluster["name"] for cluster in known]
+        self._recall()
         return self.alive()
+
+    def _recall(self) -> None:
+        """Take what lies in the files as written: Envoy ignores the same content under a new version."""
+        self._written.clear()
+        for path in (self.folder / "xds").glob("*.json"):
+            with suppress(OSError, ValueError):
+                content = json.loads(path.read_text())
+                content.pop("version_info", None)
+                self._written[f"xds/{path.name}"] = json.dumps(content)
+                if path.name == "cds.json":
+                    self._clusters = [cluster["name"] for cluster in content["resources"]]
 
     def alive(self) -> bool:
         if self._child and self._child.pid == self.pid:
@@ -100,7 +109,7 @@ class Envoy:
 
     def _launch(self, program: Path) -> None:
         (self.folder / "xds").mkdir(parents=True, exist_ok=True)
-        self._written.clear()
+        self._recall()
         self._write("bootstrap.json", envoy_files.bootstrap(self.admin_port))
         self._write("xds/lds.json", envoy_files.resources(envoy_files.listener(self.port)))
         for name, empty in (("rds", [envoy_files.routes({})]), ("cds", [])):

@@ -91,7 +91,9 @@ def test_stop_lets_finish_what_is_in_flight(world: World) -> None:
 
 def test_stop_ends_at_the_grace_what_does_not_end_by_itself(world: World) -> None:
     replica = launched(world)
-    threading.Thread(target=lambda: pytest.raises(OSError, get, url(replica) + "/api/info?seconds=60")).start()
+    threading.Thread(
+        target=lambda: pytest.raises(OSError, get, url(replica) + "/api/info?seconds=60")
+    ).start()
     log = world.engine.log_path(replica)
     assert log is not None
     until(lambda: "slow begins" in log.read_text(), "the request to be in flight")
