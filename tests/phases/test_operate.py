@@ -1,0 +1,341 @@
+"""Operate: complaints, causes, scaling and notifications, from what was measured."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from devops_lab.errors import BadInput, MissingTool
+from devops_lab.model import Complaint, Outcome, Pool, Replica, ScalingPolicy
+from devops_lab.phases import World
+from devops_lab.phases.deploy import Deploy
+from devops_lab.phases.operate import Operate, complaint_text, notify
+from devops_lab.phases.profiling import Profile, explain, parse
+from devops_lab.phases.rollout import exclusive
+from devops_lab.phases.scaling import Recommendations, desired_replicas, stabilised
+from devops_lab.settings import Settings
+from devops_lab.store import Store
+from devops_lab.waits import until
+from tests.phases.production import production
+
+NOW = 1_000_000.0
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """A lab's memory without a production."""
+    (tmp_path / "run").mkdir()
+    made = World(tmp_path, Settings(), Store(tmp_path / "lab.db"))
+    yield made
+    made.store.close()
+
+
+# ---- customers
+def outcome(
+    session: str,
+    seconds: float = 0.01,
+    status: int = 200,
+    endpoint: str = "/api/search",
+    release: str = "1.0.0",
+    t: float = NOW,
+    run: str = "r1",
+) -> Outcome:
+    return Outcome(t, endpoint, status, seconds, release, run, session)
+
+
+def test_who_waits_long_or_gets_an_error_complains_worst_first(world: World) -> None:
+    world.store.add_requests(
+        [
+            outcome("patient", 0.4),
+            outcome("slow", 0.9),
+            outcome("slow", 1.8),
+            outcome("slower", 2.5, endpoint="/api/menu"),
+            outcome("error", 0.1, 500, "/api/orders"),
+            outcome("elsewhere", 9.0, run="r2"),
+        ]
+    )
+    found = Operate(world).complaints("r1")
+    assert [c.session for c in found] == ["error", "slower", "slow"]
+    assert [c.waited_seconds for c in found] == [0.1, 2.5, 1.8]
+    assert "1.8 s" in found[2].text
+    assert "error 500" in found[0].text
+    assert Operate(world).complaints("r1") == found
+    assert len(world.store.events(kind="complaint")) == len(world.store.all(Complaint)) == 3
+    assert world.store.trail(f"complaint:{found[2].key}")[0][1:3] == ("about", "release:1.0.0")
+    assert Operate(world).complaints("r1", patience_seconds=5, limit=1) == found[:1]
+
+
+def test_a_fast_shop_has_no_complaints(world: World) -> None:
+    world.store.add_requests([outcome("a"), outcome("b", 0.5)])
+    assert Operate(world).complaints() == []
+
+
+def test_complaints_are_bounded(world: World) -> None:
+    world.store.add_requests([outcome(f"s{n}", 1.0 + n / 100) for n in range(100)])
+    found = Operate(world).complaints()
+    assert [c.session for c in found] == [f"s{n}" for n in range(99, 91, -1)]
+
+
+def test_no_answer_is_told_as_such() -> None:
+    assert "no answer at all after 3.0 s" in complaint_text(outcome("x", 3.0, 0))
+
+
+def test_the_slowest_endpoint_and_since_which_release(world: World) -> None:
+    world.store.add_requests(
+        [outcome("a", 0.01, t=NOW + n) for n in range(10)]
+        + [outcome("a", 1.0, release="1.1.0", t=NOW + 20 + n) for n in range(5)]
+        + [outcome("a", 0.02, endpoint="/", release="1.1.0", t=NOW + 20 + n) for n in range(5)]
+    )
+    rows = Operate(world).slowest()
+    assert [(r.endpoint, r.release) for r in rows] == [
+        ("/api/search", "1.1.0"),
+        ("/", "1.1.0"),
+        ("/api/search", "1.0.0"),
+    ]
+    assert (rows[0].p95, rows[0].requests, rows[0].first_seen, rows[0].rate) == (1.0, 5, NOW + 20, 1.25)
+    assert [(r.endpoint, r.requests) for r in Operate(world).slowest(by_release=False)] == [
+        ("/api/search", 15),
+        ("/", 5),
+    ]
+    assert Operate(world).slowest(since=NOW + 100) == []
+
+
+def test_a_day_is_checked(world: World) -> None:
+    with pytest.raises(BadInput, match="0 < low"):
+        Operate(world).day(peak=1, low=2)
+
+
+# ---- the cause
+RAW = """main (bento/__main__.py:3);find (bento/app.py:40);rank (bento/search.py:9);compare (difflib.py:3) 60
+main (bento/__main__.py:3);find (bento/app.py:40) 30
+main (bento/__main__.py:3);run (uvicorn/server.py:1) 10
+"""
+
+
+def test_the_cause_is_the_innermost_function_of_the_shop() -> None:
+    samples, functions, application, stacks = parse(RAW)
+    assert samples == 100
+    assert functions["compare (difflib.py:3)"] == 0.6
+    assert next(iter(application.items())) == ("rank (bento/search.py:9)", 0.6)
+    assert len(stacks) == 3
+    found = Profile("r1", "1.0.0", NOW, 2.0, samples, functions, application, stacks)
+    assert found.cause == "rank (bento/search.py:9)"
+
+
+def test_an_idle_replica_has_no_cause() -> None:
+    assert Profile("r1", "1.0.0", NOW, 2.0, *parse("")).cause == ""
+
+
+def test_a_refused_look_says_what_to_do() -> None:
+    replica = Replica("r1", "p", "1.0.0", "127.0.0.1", 1, 1, 0.0)
+    error = explain("Error: Permission Denied: Try running again with elevated permissions", replica)
+    assert isinstance(error, MissingTool)
+    assert "ptrace" in str(error)
+    assert not isinstance(explain("Error: No such process", replica), MissingTool)
+
+
+def test_nobody_to_look_into(world: World) -> None:
+    with pytest.raises(BadInput, match="Nothing runs"):
+        Operate(world).profile()
+    world.store.put(Replica("r1", "p", "1.0.0", "127.0.0.1", 1, 1, 0.0, "healthy"))
+    with pytest.raises(BadInput, match="no replica 'r9'"):
+        Operate(world).profile("r9")
+
+
+def test_a_live_replica_shows_its_slow_function(tmp_path: Path) -> None:
+    with production(tmp_path / "lab", "1.3.0", replicas=1) as world:
+        Deploy(world).run("1.3.0")
+        operate = Operate(world)
+        with operate.load(15, 60, mix={"search": 1.0}) as run:
+            until(lambda: world.store.requests(run=run.id), "customers")
+            try:
+                found = operate.profile(seconds=1)
+            except MissingTool as refusal:
+                pytest.skip(f"this machine does not allow it: {refusal.wrong}")
+        assert found.samples > 0
+        assert "search.py" in found.cause
+        assert next(iter(found.application.values())) > 0.5
+        assert world.store.get(Profile, found.key) == found
+
+
+# ---- scaling
+def policy(target: float = 10.0, low: int = 1, high: int = 6, **more: float) -> ScalingPolicy:
+    return ScalingPolicy("requests_per_second", target, low, high, **more)
+
+
+@pytest.mark.parametrize(
+    ("values", "now", "expected"),
+    [
+        ([10.0, 10.0], 2, 2),  # at target
+        ([10.9, 10.9], 2, 2),  # within the tolerance
+        ([9.1, 9.1], 2, 2),
+        ([11.5, 11.5], 2, 3),  # ceil(2.3)
+        ([20.0, 20.0], 2, 4),
+        ([40.0, 40.0], 2, 6),  # the upper limit
+        ([3.0, 3.0, 3.0], 3, 1),  # ceil(0.9)
+        ([0.0, 0.0], 2, 1),  # the lower limit
+        ([5.0, 5.0, 5.0, 5.0], 4, 2),
+        ([20.0], 2, 2),  # a replica without figures counts as idle when scaling out: 20 / 2 is the target
+        ([40.0], 2, 4),
+        ([2.0], 2, 2),  # … and as busy when scaling in: ceil(12 / 10)
+        ([2.0, 2.0, 2.0], 4, 2),  # ceil((6 + 10) / 10)
+        ([], 3, 3),  # nothing known, nothing changed
+        ([10.0], 9, 6),  # limits hold in any case
+        ([30.0 * (1 / 3)] * 3, 3, 3),
+    ],
+)
+def test_desired_replicas(values: list[float], now: int, expected: int) -> None:
+    assert desired_replicas(values, now, policy()) == expected
+
+
+@pytest.mark.parametrize(
+    ("wanted", "now", "recent", "expected"),
+    [(4, 2, [1], 4), (1, 4, [], 1), (1, 4, [3, 2], 3), (1, 4, [6], 4), (2, 2, [5], 2)],
+)
+def test_scale_in_follows_the_highest_of_the_window(
+    wanted: int, now: int, recent: list[int], expected: int
+) -> None:
+    assert stabilised(wanted, now, recent) == expected
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        policy(low=3, high=2),
+        policy(low=0),
+        policy(high=9),
+        policy(target=0.0),
+        policy(target=float("nan")),
+        policy(tolerance=1.0),
+        policy(scale_in_seconds=-1.0),
+        ScalingPolicy("moon_phase", 1.0, 1, 2),  # type: ignore[arg-type]
+    ],
+)
+def test_limits_that_contradict_each_other_are_refused(world: World, bad: ScalingPolicy) -> None:
+    Operate(world).autoscale(policy())
+    with pytest.raises(BadInput):
+        Operate(world).autoscale(bad)
+    assert world.store.last(ScalingPolicy) == policy()
+
+
+def pretend(world: World, now: float, rate: float, replicas: int) -> None:
+    """Replicas that are healthy, and what the agent measured of them."""
+    world.store.put(Pool("p", "1.0.0", replicas, 100))
+    names = [f"r{n}" for n in range(replicas)]
+    world.store.replace_all(
+        Replica, [Replica(name, "p", "1.0.0", "127.0.0.1", 1, 1, 0.0, "healthy") for name in names]
+    )
+    world.store.add_samples((now, "requests_per_second", name, "1.0.0", "", rate) for name in names)
+
+
+def step(world: World, now: float, rate: float) -> int | None:
+    pretend(world, now, rate, world.store.all(Pool)[0].replicas if world.store.all(Pool) else 2)
+    return Operate(world).autoscale_step(now)
+
+
+def test_out_at_once_and_in_after_the_window(world: World) -> None:
+    Operate(world).autoscale(policy(scale_in_seconds=5.0))
+    assert step(world, NOW, 30.0) == 6
+    assert world.store.all(Pool)[0].replicas == 6
+    event = world.store.events(kind="operate.scaled")[-1]
+    assert (event.who, event.data["before"], event.data["after"]) == ("autoscaler", 2, 6)
+    assert "30.0" in event.why
+    assert Operate(world).inbox()[-1].data["about"] == "operate.scaled"
+    quiet = [step(world, NOW + n, 1.0) for n in range(1, 10)]
+    assert quiet[:5] == [None] * 5
+    assert [n for n in quiet if n] == [1]
+    assert world.store.all(Pool)[0].replicas == 1
+
+
+def test_without_a_policy_or_figures_or_during_a_rollout_nothing_changes(world: World) -> None:
+    assert step(world, NOW, 30.0) is None  # no policy
+    Operate(world).autoscale(policy())
+    assert Operate(world).autoscale_step(NOW + 60) is None  # stale figures
+    with exclusive(world):
+        assert step(world, NOW + 61, 30.0) is None  # a rollout
+    world.store.put(Pool("second", "1.1.0", 1, 5))
+    assert step(world, NOW + 62, 30.0) is None  # two pools share the traffic
+    world.store.remove(Pool, "second")
+    assert step(world, NOW + 63, 30.0) == 6
+    Operate(world).autoscale(None)
+    assert step(world, NOW + 64, 30.0) is None
+    assert world.store.all(Recommendations) == []
+
+
+@pytest.mark.slow
+def test_production_follows_the_customers(tmp_path: Path) -> None:
+    with production(tmp_path / "lab", "1.0.0", replicas=1) as world:
+        Deploy(world).run("1.0.0")
+        operate = Operate(world)
+        operate.autoscale(policy(target=20.0, high=3, scale_in_seconds=2.0))
+
+        def healthy() -> int:
+            return sum(r.state == "healthy" for r in world.store.all(Replica))
+
+        with operate.load(60, 60) as run:
+            until(lambda: healthy() == 3, "three replicas", seconds=30)
+            summary = run.stop()
+        assert summary.failed == summary.orders_lost == summary.orders_doubled == 0
+        until(lambda: healthy() == 1, "one replica at night", seconds=40)
+
+
+# ---- notifications
+def test_an_event_arrives_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DEVOPS_LAB_NOTIFY", raising=False)
+    event = world.store.event(
+        "deploy", "deploy.done", "deployment:1", "1.0.0 > 1.1.0", who="ada", why="lunch"
+    )
+    notify(world, event)
+    notify(world, event)
+    (told,) = Operate(world).inbox()
+    assert (told.subject, told.who, told.data) == (
+        "deployment:1",
+        "ada",
+        {"event": event.id, "about": "deploy.done"},
+    )
+    assert "1.0.0 > 1.1.0" in told.message
+    assert "lunch" in told.message
+
+
+@pytest.mark.parametrize(
+    "address", ["json://user:secret@127.0.0.1:1/hook?token=secret", "nonsense-secret://x"]
+)
+def test_an_address_that_refuses_hurts_nobody(
+    world: World, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setenv("DEVOPS_LAB_NOTIFY", address)
+    notify(world, world.store.event("operate", "replica.died", "replica:r1", "gone"), wait_seconds=30)
+    (failed,) = world.store.events(kind="notify.failed")
+    assert "refused" in failed.message or "not an address" in failed.message
+    assert "secret@" not in failed.message
+    assert "token" not in failed.message
+    assert len(Operate(world).inbox()) == 1
+
+
+def test_an_address_that_never_answers_is_not_waited_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("DEVOPS_LAB_NOTIFY", f"json://127.0.0.1:{silent.getsockname()[1]}")
+        began = time.monotonic()
+        notify(world, world.store.event("operate", "replica.died", "replica:r1", "gone"), wait_seconds=0.2)
+        assert time.monotonic() - began < 3  # apprise itself would wait 4 s to connect and 4 s to read
+        assert "no answer" in world.store.events(kind="notify.failed")[0].message
+
+
+def test_an_address_that_listens_hears_of_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hook:
+        monkeypatch.setenv("DEVOPS_LAB_NOTIFY", f"json://127.0.0.1:{hook.getsockname()[1]}")
+        notify(world, world.store.event("operate", "replica.died", "replica:r1", "gone"), wait_seconds=0.1)
+        hook.settimeout(10)
+        line, _ = hook.accept()
+        with line:
+            line.settimeout(10)
+            heard = line.recv(65536)
+            while b"replica:r1" not in heard and (more := line.recv(65536)):
+                heard += more
+    assert b"replica.died" in heard
