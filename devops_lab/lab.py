@@ -175,6 +175,8 @@ class Lab:
 
     def replicas(self) -> list[Replica]:
         """What runs in production right now, as the agent last saw it."""
+        if not self.world.control.alive():
+            return []
         return [r for r in self.store.all(Replica) if r.state != "dead"]
 
     # ---- the story

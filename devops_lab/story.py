@@ -21,13 +21,22 @@ ORDER = (*PHASES, "repeat", "continuous")
 def catch_up(lab: Lab, phase: str) -> list[str]:
     """Do what the phases before `phase` have not done yet; return what was done, a line each."""
     choice("phase", phase, ORDER)
-    done: list[str] = []
+    done = [f"production: {line}"] if (line := revive(lab)) else []
     for earlier in ORDER[: ORDER.index(phase)]:
         step = STEPS.get(earlier)
         if step and (line := step(lab)):
             lab.store.event(earlier, "story.caught_up", f"phase:{earlier}", line, who="the lab")
             done.append(f"{earlier}: {line}")
     return done
+
+
+def revive(lab: Lab) -> str:
+    """Bring back what production is meant to run, e.g. after the machine was off; return what was done."""
+    if not lab.deploy.pools() or lab.world.control.alive():
+        return ""
+    lab.world.control.ensure()
+    lab.world.control.wait_settled()
+    return f"version {lab.deploy.current()} started again"
 
 
 def _plan(lab: Lab) -> str:
@@ -91,6 +100,7 @@ def first(lab: Lab) -> Release:
     """Have the shop's first version released and, when production is empty, running."""
     known = {r.version: r for r in lab.release.registry()}
     release = known.get(FIRST) or lab.release.release_tag(f"v{FIRST}")
+    revive(lab)
     if not lab.deploy.current():
         lab.deploy.run(FIRST, "first", who="the lab", why="the shop as the reader finds it")
     return release
