@@ -1,8 +1,8 @@
 """The pipeline: `git push` carries a commit through the phases, as far as its mode goes.
 
-Continuous Delivery stops after Test, Continuous Integration after Release, and Continuous Deployment goes on to
-production. (The text's own names; much of the industry uses the first two the other way round.) A failure is fed
-back to the developers and releases nothing.
+Continuous Delivery stops after Test, Continuous Integration after Release, Continuous Deployment goes on to
+production. (The text's own names; much of the industry uses the first two the other way round.) A failure is
+fed back to the developers and releases nothing.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from devops_lab.phases.suite import OnCase, run_suite
 from devops_lab.store import Store
 
 KEPT = 5  # test folders that stay in the scratch space
+NOTEBOOK = "04-test"  # whose faults are planted by default
 
 
 @dataclass(frozen=True)
@@ -125,16 +126,17 @@ class Test:
     def planted(
         self, changes: Sequence[str] | None = None, on_bug: Callable[[Bug], None] | None = None
     ) -> list[Bug]:
-        """Plant each fault into a scratch clone of main, build and test it: which ones does the suite catch?
+        """Plant each fault into a clone of main, build and test it: which ones does the suite catch?
 
         Args:
-            changes: ids of prepared changes; default: all faults. Results are kept by main's commit.
+            changes: ids of prepared changes; default: the faults of this notebook. Results are kept by main's commit.
             on_bug: called with each result, known ones first.
         """
         from devops_lab import shop
 
         base = git(self.world.shop, "rev-parse", "main")
-        wanted = list(changes) if changes is not None else [c.id for c in shop.changes() if c.kind == "fault"]
+        faults = [c.id for c in shop.changes() if c.notebook == NOTEBOOK and c.kind == "fault"]
+        wanted = list(changes) if changes is not None else faults
         found: dict[str, Bug] = {}
 
         def one(change: str) -> None:

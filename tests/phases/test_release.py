@@ -1,0 +1,216 @@
+"""Release: versions from commits, the tested artifact promoted, and a registry that refuses what it should."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from devops_lab.errors import BadInput, ChecksFailed, RegistryRefused
+from devops_lab.git import git
+from devops_lab.model import Artifact
+from devops_lab.phases import World
+from devops_lab.phases.build import Build
+from devops_lab.phases.release import Releasing
+from devops_lab.phases.versions import plan_version
+from tests.shoplab import commit, found, tested
+
+
+@pytest.fixture
+def world(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
+    return found(tmp_path / "ein Läb", tmp_path_factory)
+
+
+def built(world: World, message: str = "feat: lunch for two") -> Artifact:
+    commit(world, message)
+    return Build(world).run()
+
+
+def tags(world: World) -> tuple[list[str], list[str]]:
+    return git(world.shop, "tag").split(), git(world.origin, "tag").split()
+
+
+@pytest.mark.parametrize(
+    ("messages", "version", "bump"),
+    [
+        (["fix: a"], "1.0.1", "patch"),
+        (["perf: a"], "1.0.1", "patch"),
+        (["feat: a", "fix: b"], "1.1.0", "minor"),
+        (["fix(menu): a", "feat(menu): b", "docs: c"], "1.1.0", "minor"),
+        (["feat!: a"], "2.0.0", "major"),
+        (["fix: a\n\nBREAKING CHANGE: b"], "2.0.0", "major"),
+        (["docs: a", "a feature: without form"], "1.0.0+g", "none"),
+        ([], "1.0.0", "none"),
+    ],
+)
+def test_the_version_comes_from_the_commits(
+    world: World, messages: list[str], version: str, bump: str
+) -> None:
+    git(world.shop, "reset", "--quiet", "--hard", "v1.0.0")
+    for message in messages:
+        commit(world, message)
+    plan = Releasing(world).next_version()
+    assert plan.version.startswith(version)
+    assert plan.bump == bump
+    assert [c.subject for c in plan.commits][::-1] == [m.split("\n")[0] for m in messages] or not messages
+    if bump == "minor":
+        assert "feat" in plan.reason
+    assert plan_version(world.shop, "v1.0.0").version == "1.0.0"
+
+
+def test_the_changelog_is_grouped_with_ids_and_authors(world: World) -> None:
+    git(world.shop, "reset", "--quiet", "--hard", "v1.0.0")
+    for message in ("feat: soup", "fix(menu): prices", "feat!: no cash", "docs: more"):
+        commit(world, message)
+    text = Releasing(world).changelog(Releasing(world).next_version())
+    short = git(world.shop, "log", "-1", "--format=%H", "--grep=soup")[:8]
+    assert text.startswith("## [2.0.0] - 20")
+    assert text.index("### Added") < text.index("### Fixed") < text.index("### Other")
+    assert f"- soup ({short}, Mia Ito)" in text
+    assert "- **Breaking:** no cash" in text
+
+
+def test_the_tested_artifact_is_promoted(world: World) -> None:
+    artifact = built(world)
+    report = tested(world, artifact)
+    release = Releasing(world).run(why="lunch", who="Ada")
+    assert (release.version, release.digest, release.commit) == ("1.1.0", artifact.digest, artifact.commit)
+    wheel = world.root / release.path
+    assert wheel.read_bytes() == (world.root / artifact.path).read_bytes()
+    assert wheel.with_suffix(".lock").is_file()
+    assert not [path for path in wheel.parent.iterdir() if path.stat().st_mode & 0o222]
+    assert all("v1.1.0" in names for names in tags(world))
+    assert git(world.origin, "cat-file", "-t", "v1.1.0") == "tag"
+    assert git(world.origin, "for-each-ref", "--format=%(taggername)", "refs/tags/v1.1.0") == "Ada"
+    index = json.loads((world.registry / "index.json").read_text("utf-8"))
+    assert index["releases"]["1.1.0"]["digest"] == artifact.digest
+    bill = json.loads((world.root / release.sbom).read_text("utf-8"))
+    assert bill["bomFormat"] == "CycloneDX"
+    assert bill["metadata"]["component"]["hashes"][0]["content"] == artifact.digest.removeprefix("sha256:")
+    assert {"starlette", "uvicorn", "anyio"} <= {part["name"] for part in bill["components"]}
+    direct = next(d for d in bill["dependencies"] if d["ref"] == "bento")["dependsOn"]
+    assert "starlette" in direct
+    assert "anyio" not in direct  # it comes with starlette
+    assert Releasing(world).verify("1.1.0") == release == Releasing(world).registry()[-1]
+    parents = {row[2] for row in world.store.trail("release:1.1.0")}
+    assert {f"artifact:{artifact.digest}", f"report:{report.key}", f"commit:{artifact.commit}"} <= parents
+    event = world.store.events(kind="release.done")[0]
+    assert (event.who, event.why) == ("Ada", "lunch")
+
+
+def test_a_closed_gate_stops_the_release(world: World) -> None:
+    artifact = built(world)
+    before = tags(world)
+    with pytest.raises(ChecksFailed, match="never tested"):
+        Releasing(world).run()
+    tested(world, artifact, "2 of 80 tests failed")
+    with pytest.raises(ChecksFailed, match="2 of 80 tests failed"):
+        Releasing(world).run()
+    assert tags(world) == before
+    assert Releasing(world).registry() == []
+    assert len(world.store.events(kind="release.refused")) == 2
+
+
+def test_nothing_to_release_is_said(world: World) -> None:
+    with pytest.raises(BadInput, match="Nothing was built"):
+        Releasing(world).run()
+    git(world.shop, "reset", "--quiet", "--hard", "v1.0.0")
+    tested(world, built(world, "docs: words"))
+    with pytest.raises(BadInput, match="no feature and no fix"):
+        Releasing(world).run()
+
+
+def test_a_version_is_never_overwritten(world: World) -> None:
+    artifact = built(world)
+    tested(world, artifact)
+    release = Releasing(world).run()
+    with pytest.raises(BadInput, match=r"is version 1\.1\.0 already"):
+        Releasing(world).run(artifact=artifact)
+    other = built(world, "feat: more")
+    forged = Artifact(**{**vars(other), "version": "1.1.0"})
+    with pytest.raises(RegistryRefused, match="never changes"):
+        Releasing(world)._acceptable(forged)
+    assert Releasing(world).verify("1.1.0") == release
+
+
+def test_an_artifact_that_others_overtook_is_stale(world: World) -> None:
+    first, second = built(world), built(world, "feat: more")
+    tested(world, first)
+    tested(world, second)
+    Releasing(world).run(artifact=first)
+    with pytest.raises(BadInput, match="Build and test again"):
+        Releasing(world).run(artifact=second)
+    tested(world, Build(world).run())
+    assert Releasing(world).run().version == "1.2.0"
+
+
+def test_what_changed_after_the_tests_is_refused(world: World) -> None:
+    artifact = built(world)
+    tested(world, artifact)
+    before = tags(world)
+    with (world.root / artifact.path).open("ab") as file:
+        file.write(b"one more line")
+    with pytest.raises(RegistryRefused, match="not the artifact that was tested"):
+        Releasing(world).run()
+    assert tags(world) == before
+    assert Releasing(world).registry() == []
+
+
+def test_what_changed_in_the_registry_is_refused(world: World) -> None:
+    tested(world, built(world))
+    release = Releasing(world).run()
+    wheel = world.root / release.path
+    wheel.chmod(0o644)
+    wheel.write_bytes(wheel.read_bytes() + b" ")
+    with pytest.raises(RegistryRefused, match="not what was released"):
+        Releasing(world).verify("1.1.0")
+    wheel.unlink()
+    with pytest.raises(RegistryRefused, match="no file"):
+        Releasing(world).verify("1.1.0")
+
+
+def test_a_release_that_was_cut_short_is_undone_and_made_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = built(world)
+    tested(world, artifact)
+
+    def cut(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "rename", cut)
+        Releasing(world).run()
+    assert all("v1.1.0" in names for names in tags(world))  # the tag is there, the artifact is not
+    assert Releasing(world).registry() == []
+    assert Releasing(world).run().version == "1.1.0"
+    assert sorted(p.name for p in world.registry.iterdir()) == [".lock", "1.1.0", "index.json"]
+    assert all("v1.1.0" in names for names in tags(world))
+
+
+def test_an_unknown_version_names_a_near_one(world: World) -> None:
+    with pytest.raises(BadInput, match="none yet"):
+        Releasing(world).find("1.0.0")
+    tested(world, built(world))
+    Releasing(world).run()
+    with pytest.raises(BadInput, match=r"Did you mean '1\.1\.0'"):
+        Releasing(world).find("1.1.1")
+
+
+@pytest.mark.slow
+def test_the_first_version_comes_from_its_tag(world: World) -> None:
+    release = Releasing(world).release_tag("v1.0.0")
+    assert release.commit == git(world.origin, "rev-parse", "v1.0.0^{commit}")
+    assert "### Added" in release.notes
+    with pytest.raises(RegistryRefused):
+        Releasing(world)._acceptable(world.store.all(Artifact)[-1])
+
+
+def test_static_pages_need_no_release(world: World) -> None:
+    shown = Releasing(world).non_step()
+    assert shown.status == 200
+    assert shown.bytes == (world.shop / "src/bento/static/index.html").stat().st_size
+    assert shown.tags[0] == shown.tags[1]
+    assert shown.releases == (0, 0)

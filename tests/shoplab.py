@@ -1,0 +1,46 @@
+"""Labs with the real shop's repository, for the tests of Build, Test, Release and the pipeline."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from devops_lab import settings
+from devops_lab.git import git, identity
+from devops_lab.model import Artifact, Case, TestReport
+from devops_lab.phases import World
+from devops_lab.settings import Settings
+from devops_lab.shop import found_repository
+from devops_lab.store import Store
+
+
+def found(root: Path, factory: pytest.TempPathFactory) -> World:
+    """A lab of its own; only the packages that the shop's tests need are shared within a test session."""
+    for name in ("registry", "production", "work", "run"):
+        (root / name).mkdir(parents=True)
+    shared = factory.getbasetemp() / "templates"
+    shared.mkdir(exist_ok=True)
+    (root / "work" / "templates").symlink_to(shared)
+    found_repository(root / "origin.git", root / "shop", date(2026, 1, 5))
+    settings.write(root, Settings())
+    return World(root, Settings(), Store(root / "lab.db"))
+
+
+def commit(world: World, message: str, path: str = "NOTES.md", text: str = "") -> str:
+    """Commit one file on the clone's main, and return the commit's id."""
+    file = world.shop / path
+    file.parent.mkdir(exist_ok=True, parents=True)
+    file.write_text(text or message, encoding="utf-8")
+    git(world.shop, "add", "--all")
+    git(world.shop, "commit", "--quiet", "--message", message, env=identity("Mia Ito"))
+    return git(world.shop, "rev-parse", "HEAD")
+
+
+def tested(world: World, artifact: Artifact, *gate: str) -> TestReport:
+    """Say that an artifact was tested, with the gate closed by these reasons."""
+    case = Case("unit/test_x::test_y", "unit", "passed", 0.1)
+    report = TestReport(artifact.commit, artifact.digest, [case], 95.0, 1.0, artifact.t, list(gate))
+    world.store.put(report)
+    return report
