@@ -144,9 +144,9 @@ def open_(
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser window.")] = True,
 ) -> None:
     """Open the notebooks in JupyterLab."""
-    from devops_lab import kernels
+    from devops_lab import jupyter
 
-    raise typer.Exit(kernels.open_jupyter(lab, port, browser))
+    raise typer.Exit(jupyter.open_jupyter(lab, port, browser))
 
 
 @app.command()

@@ -75,7 +75,10 @@ def check_parameters(notebooks: list[Path], given: dict[str, Any]) -> None:
     import papermill
 
     for path in notebooks:
-        declared = tuple(papermill.inspect_notebook(str(path)))
+        try:
+            declared = tuple(papermill.inspect_notebook(str(path)))
+        except ValueError as error:  # no kernel named, or no notebook at all
+            raise BadInput(f"{path.name} can't be run: {error}", expected="a Python notebook") from error
         for name in (*OWN_PARAMETERS, *given):
             settings.choice(f"parameter (in {path.name})", name, declared)
 

@@ -107,7 +107,6 @@ def run_workbook(
         EngineUnavailable: the engine can't be used on this machine.
         LabInUse: a notebook or another run holds the lab.
     """
-    from devops_lab.book import write_book
     from devops_lab.control import teardown
 
     settings.choice("engine", engine, settings.ENGINES)
@@ -129,6 +128,8 @@ def run_workbook(
     summary = Summary(seconds, engine, pace, str(out), str(root), results, versions())
     report = {"ok": summary.ok} | msgspec.to_builtins(summary)
     (out / "summary.json").write_bytes(msgspec.json.format(msgspec.json.encode(report)))
+    from devops_lab.book import write_book
+
     write_book(summary, out)
     return summary
 

@@ -15,7 +15,7 @@ GROUND = PLAIN | {"settings", "store", "waits", "git", "processes"}
 PHASES = GROUND | {"engines", "traffic", "control", "shop"}
 LAB = PHASES | {"phases", "pipeline", "agent", "story"}
 FRONT = LAB | {"lab", "views", "exercises"}
-WORKBOOK = {"selection", "kernels", "progress", "book", "saved"}
+WORKBOOK = {"selection", "jupyter", "kernels", "progress", "book", "saved"}
 
 # What each room may import, in reading order: a room uses only rooms that stand above it here.
 ROOMS: dict[str, set[str]] = {
@@ -39,7 +39,8 @@ ROOMS: dict[str, set[str]] = {
     "exercises": PLAIN | {"settings", "store", "git"},
     "doctor": FRONT,
     "selection": PLAIN | {"settings"},
-    "kernels": PLAIN | {"settings"},
+    "jupyter": PLAIN | {"settings"},
+    "kernels": PLAIN | {"jupyter"},
     "progress": PLAIN,
     "book": PLAIN | {"settings"},
     "saved": PLAIN | {"settings", "selection"},
