@@ -36,7 +36,8 @@ def migrate():
     print("migrate: done")
 
 def say(message, **more):
-    print(json.dumps({"time": "2026-01-01T00:00:00+00:00", "level": "INFO", "message": message, **more}), flush=True)
+    line = {"time": "2026-01-01T00:00:00+00:00", "level": "INFO", "message": message, **more}
+    print(json.dumps(line), flush=True)
 
 def serve(port):
     import uvicorn
@@ -65,7 +66,8 @@ def serve(port):
             f'http_request_duration_seconds_bucket{{endpoint="/api/info",le="0.1"}} {n}\\n'
             f'http_request_duration_seconds_bucket{{endpoint="/api/info",le="+Inf"}} {n}\\n'
             'http_requests_in_flight 0\\n')
-    routes = [Route("/readyz", ready), Route("/healthz", ready), Route("/api/info", info), Route("/metrics", metrics)]
+    paths = {"/readyz": ready, "/healthz": ready, "/api/info": info, "/metrics": metrics}
+    routes = [Route(path, endpoint) for path, endpoint in paths.items()]
     say("serving", pid=os.getpid())
     uvicorn.run(Starlette(routes=routes), host="127.0.0.1", port=port, log_level="warning",
                 timeout_keep_alive=75, timeout_graceful_shutdown=10)

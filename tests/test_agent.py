@@ -277,7 +277,8 @@ def test_nothing_is_left_after_kernel_and_agent_were_killed(control: Control, wo
     assert teardown(world.root) == 3
     assert processes_of(world.root) == []
     ports = {status["port"], status["admin_port"], *(r["port"] for r in status["replicas"])}
-    listens = {c.laddr.port for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
+    open_ports = [c.laddr for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+    listens = {address.port for address in open_ports if address}
     assert not ports & listens
 
 

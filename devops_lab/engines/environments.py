@@ -47,7 +47,7 @@ def environment(root: Path, lock: Path, wheel: Path, into: Path) -> Path:
     aside.parent.mkdir(parents=True, exist_ok=True)
     try:
         clone(template, aside)
-        install(aside, ["--no-deps", "--offline", str(wheel)])
+        add_wheel(aside, template, wheel)
         compile_new(aside)
         (aside / STAMP).write_text(stamp)
         put_into_place(aside, into, stamp)
@@ -94,6 +94,18 @@ def clone(template: Path, into: Path) -> None:
         return [n for n in names if (in_bin and not n.startswith("python")) or (at_top and n == STAMP)]
 
     shutil.copytree(template, into, symlinks=True, copy_function=link, ignore=scripts)
+
+
+def add_wheel(env: Path, template: Path, wheel: Path) -> None:
+    """Unpack a wheel into an environment.
+
+    Done in the name of the template's Python, which uv knows already: asking a new one about itself takes
+    longer than all the rest.
+    """
+    (packages,) = env.glob("lib/python*/site-packages")
+    install(template, ["--no-deps", "--offline", "--target", str(packages), str(wheel)])
+    shutil.rmtree(packages / "bin", ignore_errors=True)  # scripts that would start the template's Python
+    (packages / ".lock").unlink(missing_ok=True)
 
 
 def compile_new(env: Path) -> None:

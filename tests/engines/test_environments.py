@@ -50,9 +50,10 @@ def test_it_holds_the_locked_packages_and_the_wheel(tmp_path: Path) -> None:
 
 def test_the_same_again_is_found_and_a_new_wheel_replaces_it(tmp_path: Path) -> None:
     into, locked = tmp_path / "env", lock(tmp_path)
-    python = environment(tmp_path, locked, wheel(tmp_path, "one"), into)
+    first = wheel(tmp_path, "one")
+    python = environment(tmp_path, locked, first, into)
     before = into.stat().st_ino
-    environment(tmp_path, locked, wheel(tmp_path, "one"), into)
+    environment(tmp_path, locked, first, into)
     assert into.stat().st_ino == before
     assert says(environment(tmp_path, locked, wheel(tmp_path, "two"), into)) == "two"
     assert says(python) == "two"
