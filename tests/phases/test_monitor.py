@@ -345,3 +345,13 @@ def test_an_alert_keeps_its_key(only: Monitor) -> None:
         feed(only, "memory_bytes", now + second, 500)
         only.evaluate(now + second)
     assert len(only.store.all(Alert)) == 1
+
+
+def test_the_trend_of_a_replica_that_is_gone_is_not_judged_any_more(only: Monitor) -> None:
+    only.add_rule(AlertRule("growth", "memory_bytes_per_minute", 1e6))
+    start = time.time() - 40
+    for second in range(25):
+        replica, value = ("leaky", 5e7 + 1e5 * second) if second < 12 else ("fresh", 5e7)
+        feed(only, "memory_bytes", start + second, value, replica)
+        only.evaluate(start + second)
+    assert [alert.state for alert in only.alerts()] == ["resolved"]
