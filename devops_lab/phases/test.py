@@ -129,7 +129,8 @@ class Test:
         """Plant each fault into a clone of main, build and test it: which ones does the suite catch?
 
         Args:
-            changes: ids of prepared changes; default: the faults of this notebook. Results are kept by main's commit.
+            changes: ids of prepared changes; default: the faults of this notebook. Results are
+                kept by main's commit.
             on_bug: called with each result, known ones first.
         """
         from devops_lab import shop

@@ -1,0 +1,170 @@
+"""The bench: the lab against its bars; commit to production beside the same by raw commands, in one run.
+
+`run_bench(smoke)` measures, `main` prints. Raw and lab take turns, so that a busy machine slows both.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from devops_lab.bench_raw import RawShop
+from devops_lab.git import git, identity
+from devops_lab.lab import Lab
+from devops_lab.phases.verify import first_answer
+from devops_lab.processes import processes_of
+from devops_lab.story import first
+from devops_lab.waits import pause, until
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure: what it is, and the bar that it must not pass (0 = no bar, for information)."""
+
+    name: str
+    value: float
+    unit: str
+    bar: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        return not self.bar or self.value <= self.bar
+
+
+def run_bench(smoke: bool = False, tell: Callable[[Row], None] | None = None) -> list[Row]:
+    """Measure everything that has a bar.
+
+    Args:
+        smoke: each thing once, to see that it runs.
+        tell: called with each row as it is measured.
+
+    Returns:
+        The rows; medians where something was measured more than once.
+    """
+    rows: list[Row] = []
+
+    def add(*more: Row) -> None:
+        for row in more:
+            rows.append(row)
+            if tell:
+                tell(row)
+
+    times = 1 if smoke else 5
+    add(Row("import devops_lab", cpu_seconds(["-c", "import devops_lab"], times), "s of CPU", 0.15))
+    add(Row("devops-lab --help", cpu_seconds(["-m", "devops_lab", "--help"], times), "s of CPU", 0.4))
+    with tempfile.TemporaryDirectory(prefix="devops-lab-bench-") as folder:
+        lab = Lab.open(Path(folder) / "lab")
+        raw = RawShop(Path(folder) / "raw")
+        try:
+            first(lab)
+            add(*push_to_production(lab, raw, times))
+            raw.close()
+            pause(1.0)
+            add(Row("one idle lab, resident", resident_megabytes(lab.root), "MB", 220))
+            replaced = [replica_replaced(lab) for _ in range(times)]
+            add(Row("kill -9 of a replica > replaced and healthy", statistics.median(replaced), "s", 1.0))
+            add(Row("rollback decided > previous version serves", rolled_back(lab), "s"))
+        finally:
+            raw.close()
+            lab.clean()
+    return rows
+
+
+def cpu_seconds(arguments: Sequence[str], times: int) -> float:
+    """CPU time of one Python process, median of some; one run before them fills the caches."""
+    spent = []
+    for _ in range(times + 1):
+        process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise RuntimeError(f"python {' '.join(arguments)} ended with {process.returncode}")
+        spent.append(usage.ru_utime + usage.ru_stime)
+    return statistics.median(spent[1:])
+
+
+def change(shop: Path, number: int) -> None:
+    """One small feature, committed."""
+    (shop / "src/bento/bench.py").write_text(f"NUMBER = {number}\n", encoding="utf-8")
+    git(shop, "add", "--all")
+    git(shop, "commit", "--quiet", "--message", f"feat: number {number}", env=identity("Bench"))
+
+
+def push_to_production(lab: Lab, raw: RawShop, times: int) -> list[Row]:
+    """`git push` > the new version serves, warm, two replicas, tests green first; lab and raw in turns."""
+    lab.pipeline.install_hook("deployment")
+    ours, theirs = [], []
+    for number in range(times + 1):
+        change(raw.shop, number)
+        theirs.append(raw.push_to_production(f"9.{number}.0"))
+        change(lab.world.shop, number)
+        run, said = lab.pipeline.push()
+        if not run.ok:
+            raise RuntimeError(said)
+        ours.append(run.push_seconds)
+    pairs = list(zip(ours, theirs, strict=True))[1:]  # the first of each filled the caches
+    return [
+        Row("git push > serves, the lab", statistics.median(o for o, _ in pairs), "s"),
+        Row("git push > serves, raw commands", statistics.median(t for _, t in pairs), "s"),
+        Row("git push > serves, lab / raw", statistics.median(o / t for o, t in pairs), "x", 1.5),
+    ]
+
+
+def resident_megabytes(root: Path) -> float:
+    """Resident memory of all processes of a lab."""
+    return sum(process.memory_info().rss for process in processes_of(root)) / 1e6
+
+
+def replica_replaced(lab: Lab) -> float:
+    """Kill a replica as a crash would, and wait until as many as before are healthy in the proxy's view."""
+    control = lab.world.control
+    control.wait_settled()
+    before = {r["id"]: r["pid"] for r in control.status()["replicas"] if r["state"] == "healthy"}
+    victim = next(iter(before.values()))
+    began = time.perf_counter()
+    os.kill(victim, signal.SIGKILL)
+
+    def replaced() -> bool:
+        healthy = [r for r in control.status()["replicas"] if r["state"] == "healthy" and r["pid"] != victim]
+        return len(healthy) == len(before)
+
+    until(replaced, "the replica to be replaced", seconds=20, every_seconds=0.01)
+    return time.perf_counter() - began
+
+
+def rolled_back(lab: Lab) -> float:
+    """Decide to roll back; until the previous version answers."""
+    previous, url = lab.deploy.previous(), lab.url
+    over = threading.Event()
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        began = time.time()
+        answers = pool.submit(first_answer, url, previous, over.is_set)
+        try:
+            lab.deploy.rollback(why="bench")
+            return answers.result() - began
+        finally:
+            over.set()
+
+
+def main(smoke: bool = False, as_json: bool = False) -> int:
+    """Print the rows as they come; 1 when a bar is missed (a smoke run only has to run)."""
+
+    def show(row: Row) -> None:
+        bar = f"  bar {row.bar:g}: {'ok' if row.ok else 'MISSED'}" if row.bar else ""
+        print(f"{row.name:<48}{row.value:>9.3f} {row.unit:<9}{bar}", flush=True)
+
+    rows = run_bench(smoke, None if as_json else show)
+    if as_json:
+        print(json.dumps([asdict(row) | {"ok": row.ok} for row in rows], indent=1))
+    return 0 if smoke or all(row.ok for row in rows) else 1
