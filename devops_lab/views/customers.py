@@ -8,23 +8,8 @@ from typing import TYPE_CHECKING
 
 from devops_lab.model import Deployment, Outcome
 from devops_lab.store import Store
+from devops_lab.views import style as look
 from devops_lab.views.picture import Picture
-from devops_lab.views.style import (
-    BLUE,
-    DASHES,
-    GREY,
-    RED,
-    SERIES,
-    SKY,
-    badge,
-    drawn,
-    figure,
-    label,
-    legend,
-    nothing,
-    seconds,
-    table,
-)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,62 +60,50 @@ class Bins:
 
 
 def rollout(
-    store: Store, deployment: Deployment | None, *, run: str = "", margin_seconds: float = 2.0
+    store: Store, deployment: Deployment | None = None, *, run: str = "", margin_seconds: float = 2.0
 ) -> Picture:
-    """How the traffic moved from the old release to the new one, with the rollout's steps and any failed request."""
-    if deployment is None:
-        return nothing("the rollout")
-    end = (deployment.ended or time.time()) + margin_seconds
-    start = deployment.started - margin_seconds
+    """How the traffic moved from the old release to the new one, with the steps and any failed request.
+
+    Args:
+        deployment: the newest one when not given.
+        run: only the customers of this load run.
+        margin_seconds: shown before and after.
+    """
+    found = deployment or store.last(Deployment)
+    if found is None:
+        return look.nothing("the rollout")
+    start, end = found.started - margin_seconds, (found.ended or time.time()) + margin_seconds
     requests = store.requests(run=run, since=start, until=end)
-    fig, (ax,) = figure(height=3.6)
     bins = Bins(requests, start, end)
+    fig, (ax,) = look.figure(height=3.6)
     _shares(ax, bins)
-    _step_bands(ax, deployment, start)
+    _step_bands(ax, found, start)
     errors = [r.t - start for r in requests if failed(r)]
     if errors:
-        ax.plot(
-            errors,
-            [50] * len(errors),
-            "x",
-            color=RED,
-            markersize=8,
-            mew=2,
-            label=f"✘ {len(errors)} failed",
-            zorder=5,
-        )
-    ax.set(xlim=(bins.t[0], bins.t[-1]), ylim=(0, 100))
-    label(ax, "", "seconds since the start of the picture", "% of requests")
-    fig.legend(loc="outside lower center", ncols=5, fontsize=9, frameon=False)
-    what = f"{deployment.strategy} {deployment.previous or 'nothing'} → {deployment.version}"
-    ending = (
-        f"{deployment.state} after {seconds(deployment.seconds)}" if deployment.ended else deployment.state
-    )
-    caption = f"{what}: {ending}; {len(requests)} requests, {len(errors)} failed."
-    steps = table(
-        ("step", "", "took"),
-        [
-            (f"{n}. {s.name}", badge("good" if s.ok else "bad"), seconds(s.seconds))
-            for n, s in enumerate(deployment.steps, 1)
-        ],
-    )
-    alt = f"{caption} Steps: {'; '.join(s.name for s in deployment.steps) or 'none yet'}. {deployment.error}".strip()
-    wrong = badge("bad", deployment.error) if deployment.error else ""
-    return drawn(fig, caption, alt, html=(steps if deployment.steps else "") + wrong)
+        name = f"✘ {len(errors)} failed"
+        ax.plot(errors, [50] * len(errors), "x", color=look.RED, markersize=8, mew=2, label=name, zorder=5)
+    ax.set(xlim=(bins.t[0], max(bins.t[-1], bins.t[0] + 0.1)), ylim=(0, 100))
+    look.label(ax, "", "seconds since the start of the picture", "% of requests")
+    if requests:
+        fig.legend(loc="outside lower center", ncols=5, fontsize=9, frameon=False)
+    ending = f"{found.state} after {look.seconds(found.seconds)}" if found.ended else found.state
+    caption = f"{found.strategy} {found.previous or 'nothing'} → {found.version}: {ending}; "
+    caption += f"{len(requests)} requests, {len(errors)} failed."
+    steps = [(f"{n}. {s.name}", look.badge("good" if s.ok else "bad"), look.seconds(s.seconds))
+             for n, s in enumerate(found.steps, 1)]  # fmt: skip
+    told = look.table(("step", "", "took"), steps) if steps else ""
+    wrong = look.pre(found.error) if found.error else ""
+    alt = f"{caption} Steps: {'; '.join(s.name for s in found.steps) or 'none yet'}. {found.error}".strip()
+    return look.drawn(fig, caption, alt, html=told + wrong)
 
 
 def _shares(ax: Axes, bins: Bins) -> None:
     """Each release's share of the answered requests, stacked."""
     answered = bins.rate(lambda request: bool(request.release))
-    shares = [
-        [
-            100 * part / whole if whole else 0.0
-            for part, whole in zip(bins.of_release(name), answered, strict=True)
-        ]
-        for name in bins.releases
-    ]
+    parts = [zip(bins.of_release(name), answered, strict=True) for name in bins.releases]
+    shares = [[100 * part / whole if whole else 0.0 for part, whole in pairs] for pairs in parts]
     if shares:
-        colours = (SKY, "#8fd3bd", "#f3cf80", "#e3c0d4")
+        colours = (look.SKY, "#8fd3bd", "#f3cf80", "#e3c0d4")
         areas = ax.stackplot(bins.t, *shares, labels=bins.releases, colors=colours)
         for number, area in enumerate(areas):
             area.set(hatch=("", "//", "..", "xx")[number % 4], edgecolor="white", linewidth=0.5)
@@ -142,7 +115,7 @@ def _step_bands(ax: Axes, deployment: Deployment, start: float) -> None:
     for number, step in enumerate(deployment.steps, 1):
         begin = (step.started or at) - start
         at = (step.started or at) + step.seconds
-        colour = RED if not step.ok else GREY
+        colour = look.RED if not step.ok else look.GREY
         ax.axvspan(begin, at - start, ymin=0.93, color=colour if number % 2 else "#808080", linewidth=0)
         ax.axvline(begin, color=colour, linewidth=0.8, linestyle=":")
         middle = ((begin + at - start) / 2, 96.5)
@@ -159,24 +132,26 @@ def traffic(store: Store, since: float, *, run: str = "", until: float = 0.0) ->
     """Requests a second by release, failed ones, and the p95 that customers saw."""
     requests = store.requests(run=run, since=since, until=until or 1e12)
     if not requests:
-        return nothing("customers' requests")
+        return look.nothing("customers' requests")
     start, end = requests[0].t, requests[-1].t
     bins = Bins(requests, start, end)
-    fig, (top, low) = figure(2, 1, height=4.0, sharex=True, height_ratios=(3, 2))
+    fig, (top, low) = look.figure(2, 1, height=4.0, sharex=True, height_ratios=(3, 2))
     for number, release in enumerate(bins.releases):
-        colour, dash = SERIES[number % len(SERIES)], DASHES[number % 4]
+        colour, dash = look.SERIES[number % len(look.SERIES)], look.DASHES[number % 4]
         top.plot(bins.t, bins.of_release(release), dash, color=colour, linewidth=2, label=release)
     bad = sum(map(failed, requests))
     points = [(t, rate) for t, rate in zip(bins.t, bins.rate(failed), strict=True) if rate]
     if points:
-        top.plot(*zip(*points, strict=True), "x", color=RED, markersize=7, mew=2, label=f"✘ failed ({bad})")
+        top.plot(
+            *zip(*points, strict=True), "x", color=look.RED, markersize=7, mew=2, label=f"✘ failed ({bad})"
+        )
     top.set_ylim(0, max(1.0, top.get_ylim()[1] * 1.2))
-    label(top, "", y="requests/s")
-    legend(top)
-    low.plot(*zip(*bins.p95_ms(), strict=True), color=BLUE, linewidth=1.6)
+    look.label(top, "", y="requests/s")
+    look.legend(top)
+    low.plot(*zip(*bins.p95_ms(), strict=True), color=look.BLUE, linewidth=1.6)
     low.set_ylim(0, None)
-    label(low, "", "seconds since the first request", "p95, ms")
+    look.label(low, "", "seconds since the first request", "p95, ms")
     p95 = percentile([r.seconds for r in requests], 0.95)
     by_release = ", ".join(f"{sum(r.release == v for r in requests)} by {v}" for v in bins.releases)
-    caption = f"{len(requests)} requests ({by_release}), {bad} failed, p95 {seconds(p95)}."
-    return drawn(fig, caption, f"Requests a second and p95 over {end - start:.0f} s: {caption}")
+    caption = f"{len(requests)} requests ({by_release}), {bad} failed, p95 {look.seconds(p95)}."
+    return look.drawn(fig, caption, f"Requests a second and p95 over {end - start:.0f} s: {caption}")

@@ -2,39 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from devops_lab.model import Artifact, Bug, Case, Release, Step, TestReport
+from devops_lab.model import Artifact, Bug, Case, Deployment, Release, Step, TestReport
+from devops_lab.store import Store
+from devops_lab.views import style as look
 from devops_lab.views.picture import Picture
-from devops_lab.views.style import (
-    BLUE,
-    CELL,
-    GREEN,
-    INK,
-    MONO,
-    RED,
-    TONES,
-    Html,
-    badge,
-    bar,
-    clock,
-    code,
-    digest,
-    drawn,
-    figure,
-    label,
-    lines,
-    nothing,
-    page,
-    pick,
-    safe,
-    seconds,
-    size,
-    table,
-)
 
 OUTCOME = {"passed": "good", "failed": "bad", "error": "bad", "skipped": "quiet"}
+COLOUR = {"good": look.GREEN, "bad": look.RED, "quiet": "#bdbdbd"}
+SUITES = ("unit", "integration", "contract")
 MAX_LINES = 200  # of a diff
 
 
@@ -48,241 +27,240 @@ def pipeline(run: Any, title: str = "") -> Picture:
     """
     steps: list[Step] = list(getattr(run, "steps", run) or [])
     if not steps:
-        return nothing("the steps of the pipeline")
-    title = title or str(getattr(run, "mode", ""))
-    fig, (ax,) = figure(height=min(1.1 + 0.32 * len(steps), 4.6))
+        return look.nothing("the steps of the pipeline")
+    title = title or getattr(run, "mode", "") or "Steps"
     spans = _spans(steps)
-    total = max(start + step.seconds for start, step in spans)
-    for row, (start, step) in enumerate(spans):
-        tone = _tone(step)
-        colour = {"good": GREEN, "bad": RED}.get(tone, "#bdbdbd")
-        ax.barh(row, max(step.seconds, total / 400), left=start, color=colour, height=0.62)
-        words = "skipped" if tone == "quiet" else seconds(step.seconds)
-        ax.text(
-            start + step.seconds + total * 0.012, row, f"{TONES[tone][0]} {words}", va="center", fontsize=9
-        )
-    ax.set_yticks(range(len(spans)), [step.name for _, step in spans])
-    ax.invert_yaxis()
-    ax.set_xlim(0, total * 1.16)
-    ax.grid(axis="y", visible=False)
-    label(ax, title, "seconds since the start")
+    tones = [_tone(step) for _, step in spans]
+    words = [
+        "skipped" if tone == "quiet" else look.seconds(s.seconds)
+        for tone, (_, s) in zip(tones, spans, strict=True)
+    ]
+    fig, (ax,) = look.figure(height=min(1.1 + 0.32 * len(steps), 4.6))
+    ends = [f"{look.TONES[tone][0]} {word}" for tone, word in zip(tones, words, strict=True)]
+    values = [(step.name, step.seconds) for _, step in spans]
+    look.bars(ax, values, ends, [COLOUR[tone] for tone in tones], lefts=[start for start, _ in spans])
+    look.label(ax, title, "seconds since the start")
     bad = [step for step in steps if _tone(step) == "bad"]
-    ending = f"stopped at {bad[0].name}" if bad else "all ok"
     lead = getattr(run, "lead_time_seconds", 0)
-    told = f" Lead time: {seconds(lead)}." if lead else ""
-    caption = f"{title or 'Steps'}: {len(steps)} steps in {seconds(total)}, {ending}.{told}"
-    alt = "; ".join(
-        f"{s.name} {'failed' if _tone(s) == 'bad' else 'skipped' if _tone(s) == 'quiet' else seconds(s.seconds)}"
-        for s in steps
-    )
-    said = "".join(_output(step) for step in bad)
-    return drawn(fig, caption, alt + ".", html=said)
+    took = look.seconds(max(start + step.seconds for start, step in spans))
+    ending = f"stopped at {bad[0].name}" if bad else "all ok"
+    told = f" Lead time: {look.seconds(lead)}." if lead else ""
+    caption = f"{title}: {len(steps)} steps in {took}, {ending}.{told}"
+    said = "".join(look.pre(step.output.strip()[-2000:]) for step in bad if step.output)
+    listed = (f"{name} {end}" for (name, _), end in zip(values, ends, strict=True))
+    return look.drawn(fig, caption, "; ".join(listed) + ".", html=said)
+
+
+def rollout_steps(deployment: Deployment) -> Picture:
+    """The steps of one rollout on a time axis."""
+    versions = f"{deployment.previous or 'nothing'} → {deployment.version}"
+    return pipeline(deployment, f"{deployment.strategy} {versions}, {deployment.state}")
 
 
 def _tone(step: Step) -> str:
-    if not step.ok:
-        return "bad"
-    return "quiet" if step.output.lower().startswith("skipped") else "good"
+    return "bad" if not step.ok else "quiet" if step.output.lower().startswith("skipped") else "good"
 
 
 def _spans(steps: Sequence[Step]) -> list[tuple[float, Step]]:
     """Each step with its start in seconds; one after the other where the steps don't say when they began."""
-    known = [step.started for step in steps if step.started]
-    found, clock_now = [], 0.0
+    first = min((step.started for step in steps if step.started), default=0.0)
+    found, at = [], 0.0
     for step in steps:
-        start = step.started - min(known) if step.started else clock_now
+        start = step.started - first if step.started else at
         found.append((start, step))
-        clock_now = max(clock_now, start + step.seconds)
+        at = max(at, start + step.seconds)
     return sorted(found, key=lambda pair: pair[0])
-
-
-def _output(step: Step) -> str:
-    text = step.output.strip()[-2000:]
-    return (
-        f'<pre style="{INK};{MONO};border-left:4px solid {RED};padding:4px 10px">{safe(text)}</pre>'
-        if text
-        else ""
-    )
 
 
 def build(artifact: Artifact | None) -> Picture:
     """What a build did and made: steps with times and sizes, the wheel and its content digest."""
     if artifact is None:
-        return nothing("the build's steps and its artifact")
+        return look.nothing("the build's steps and its artifact")
     longest = max((step.seconds for step in artifact.steps), default=1) or 1
+    name, took, room = (
+        artifact.path.rpartition("/")[2],
+        look.seconds(artifact.seconds),
+        look.size(artifact.bytes),
+    )
     rows: list[tuple[object, ...]] = [
-        (
-            step.name,
-            badge(_tone(step), "ok" if step.ok else "failed"),
-            bar(step.seconds / longest, seconds(step.seconds), BLUE),
-            size(step.bytes) if step.bytes else "–",
+        (s.name, look.badge(_tone(s)), look.bar(s.seconds / longest, look.seconds(s.seconds), look.BLUE),
+         look.size(s.bytes) if s.bytes else "–")
+        for s in artifact.steps
+    ]  # fmt: skip
+    rows.append((look.bold(name), look.badge("good", artifact.version), took, room))
+    rows.append(("content digest", "", look.code(artifact.digest), f"scorer: {artifact.scorer}"))
+    caption = f"Built {name} ({room}) from commit {artifact.commit[:8]} in {took}."
+    steps = "; ".join(f"{s.name} {look.seconds(s.seconds)}" for s in artifact.steps)
+    alt = f"{caption} Steps: {steps}. Digest {artifact.digest}."
+    return look.page(caption, alt, look.table(("step", "", "time", "size"), rows))
+
+
+def build_steps(store: Store) -> Picture:
+    """The newest build: that it is under way, how it failed, or what it made."""
+    newest = store.events(kind="build.*", limit=1)
+    if newest and newest[0].kind == "build.started":
+        return look.nothing(
+            "the artifact", f"{newest[0].message}, for {time.time() - newest[0].t:.0f} s now."
         )
-        for step in artifact.steps
-    ]
-    name = artifact.path.rpartition("/")[2]
-    rows.append(
-        (
-            Html(f"<b>{safe(name)}</b>"),
-            badge("good", artifact.version),
-            seconds(artifact.seconds),
-            size(artifact.bytes),
-        )
-    )
-    facts = lines(
-        f"commit {artifact.commit[:8]} · scorer: {artifact.scorer}", Html("digest " + code(artifact.digest))
-    )
-    caption = f"Built {name} ({size(artifact.bytes)}) from commit {artifact.commit[:8]} in {seconds(artifact.seconds)}."
-    steps = "; ".join(f"{s.name} {seconds(s.seconds)}" for s in artifact.steps)
-    note = f'<div style="{INK};padding:2px 6px;font-size:13px">{facts}</div>'
-    return page(
-        caption,
-        f"{caption} Steps: {steps}. Digest {artifact.digest}.",
-        table(("step", "", "time", "size"), rows),
-        note,
-    )
+    if newest and newest[0].kind == "build.failed":
+        return look.page("The newest build failed.", newest[0].message, look.pre(newest[0].message))
+    return build(store.last(Artifact))
 
 
 def scorers(times: Mapping[str, float]) -> Picture:
     """Seconds for 1000 scores, by scorer: what compiling was good for."""
     if not times:
-        return nothing("the measured scorers")
-    fig, (ax,) = figure(height=0.9 + 0.42 * len(times))
+        return look.nothing("the measured scorers")
     ordered = sorted(times.items(), key=lambda pair: pair[1])
-    slowest = ordered[-1][1] or 1
-    for row, (name, took) in enumerate(ordered):
-        ax.barh(row, took, color=(GREEN, BLUE)[row % 2], height=0.55)
-        ax.text(took + slowest * 0.012, row, seconds(took), va="center", fontsize=9)
-    ax.set_yticks(range(len(ordered)), [name for name, _ in ordered])
-    ax.invert_yaxis()
-    ax.set_xlim(0, slowest * 1.16)
-    ax.grid(axis="y", visible=False)
-    label(ax, "", "seconds for 1000 scores (shorter is better)")
+    return _compare(dict(ordered), "seconds for 1000 scores (shorter is better)", look.seconds)
+
+
+def before_after(values: Mapping[str, float], what: str = "bytes a request") -> Picture:
+    """The same measurement of two (or more) releases, side by side.
+
+    Args:
+        values: what was measured, by release, oldest first.
+        what: the quantity with its unit.
+    """
+    if not values:
+        return look.nothing("before and after")
+    return _compare(values, f"{what} (shorter is better)", lambda value: f"{value:,.4g}")
+
+
+def _compare(values: Mapping[str, float], what: str, told: Any) -> Picture:
+    fig, (ax,) = look.figure(height=0.9 + 0.42 * len(values))
+    look.bars(
+        ax,
+        list(values.items()),
+        [told(v) for v in values.values()],
+        [look.BLUE, look.ORANGE, look.GREEN, look.SKY],
+    )
+    look.label(ax, "", what)
+    least, most = min(values, key=values.__getitem__), max(values, key=values.__getitem__)
     factor = (
-        f"{slowest / ordered[0][1]:.1f} times faster than {ordered[-1][0]}"
-        if ordered[0][1] and len(ordered) > 1
+        f"; {values[most] / values[least]:.1f} times as much for {most} as for {least}"
+        if values[least] > 0
         else ""
     )
-    caption = f"{ordered[0][0]}: {seconds(ordered[0][1])} for 1000 scores" + (
-        f", {factor}." if factor else "."
+    caption = (
+        ", ".join(f"{name}: {told(v)}" for name, v in values.items())
+        + (factor if most != least else "")
+        + "."
     )
-    return drawn(
-        fig, caption, "; ".join(f"{name} {seconds(took)}" for name, took in ordered) + f". {caption}"
-    )
+    return look.drawn(fig, caption, f"{what}. {caption}")
 
 
 # ---- tests
 def tests(report: TestReport | None) -> Picture:
     """All cases of a test run by suite, with outcome marks, the slowest, coverage, and the gate."""
     if report is None or not report.cases:
-        return nothing("the test run's cases")
-    suites = sorted({case.suite for case in report.cases}, key=("unit", "integration", "contract").index)
-    rows = [_suite_row(suite, [c for c in report.cases if c.suite == suite]) for suite in suites]
-    bad = [case for case in report.cases if OUTCOME[case.outcome] == "bad"]
-    failures = [
-        (badge("bad", c.outcome), c.suite, code(c.name), code(c.message.strip()[:600])) for c in bad[:10]
+        return look.nothing("the test run's cases")
+    suites = dict.fromkeys(case.suite for case in report.cases)
+    grid = look.table(
+        ("suite", "cases", "passed", "time"),
+        [_suite_row(suite, [c for c in report.cases if c.suite == suite]) for suite in suites],
+    )
+    gate = look.badge("bad", "gate closed") if report.gate else look.badge("good", "gate open")
+    percent = f"{report.coverage_percent:.0f} %"
+    slowest = sorted(report.cases, key=lambda c: -c.seconds)[:3]
+    slow = look.lines(*(f"{c.name} {look.seconds(c.seconds)}" for c in slowest))
+    coverage = look.bar(report.coverage_percent / 100, percent, look.GREEN)
+    summary = look.table(
+        ("coverage", "quality gate", "slowest"), [(coverage, look.lines(gate, *report.gate), slow)]
+    )
+    bad = [case for case in report.cases if OUTCOME[case.outcome] == "bad"][:10]
+    rows = [
+        (look.badge("bad", c.outcome), c.suite, look.code(c.name), look.code(c.message.strip()[:600]))
+        for c in bad
     ]
-    gate = lines(badge("bad", "gate closed"), *report.gate) if report.gate else badge("good", "gate open")
-    coverage = bar(report.coverage_percent / 100, f"{report.coverage_percent:.0f} %", GREEN)
-    slow = ", ".join(
-        f"{c.name} {seconds(c.seconds)}" for c in sorted(report.cases, key=lambda c: -c.seconds)[:3]
-    )
-    summary = table(("coverage", "quality gate", "slowest"), [(coverage, gate, slow)])
+    failures = look.table(("", "suite", "case", "message"), rows) if rows else ""
     caption = (
-        f"{report.count('passed')} of {len(report.cases)} passed in {seconds(report.seconds)}, {len(bad)} failed; "
-        f"coverage {report.coverage_percent:.0f} %; the gate is {'closed' if report.gate else 'open'}."
+        f"{report.count('passed')} of {len(report.cases)} passed in {look.seconds(report.seconds)}, "
+        f"{report.count('failed') + report.count('error')} failed; coverage {percent}; "
+        f"the gate is {'closed' if report.gate else 'open'}."
     )
-    alt = (
-        caption
-        + "".join(f" {case.name}: {case.outcome}." for case in bad[:10])
-        + " ".join(["", *report.gate])
-    )
-    grid = table(("suite", "cases", "passed", "time"), rows)
-    return page(
-        caption, alt, grid, summary, table(("", "suite", "case", "message"), failures) if failures else ""
-    )
+    alt = " ".join([caption, *(f"{case.name}: {case.outcome}." for case in bad), *report.gate])
+    return look.page(caption, alt, grid, summary, failures)
+
+
+def test_progress(store: Store) -> Picture:
+    """The newest test run that the store holds."""
+    return tests(store.last(TestReport))
+
+
+test_progress.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever pytest thinks of its name
 
 
 def _suite_row(suite: str, cases: Sequence[Case]) -> tuple[object, ...]:
     marks = []
     for case in cases:
-        mark, ink, ground = TONES[OUTCOME[case.outcome]]
+        mark, ink, ground = look.TONES[OUTCOME[case.outcome]]
         style = (
-            f"display:inline-block;width:17px;text-align:center;margin:1px;color:{ink};background:{ground}"
+            f"color:{ink};background:{ground};display:inline-block;width:17px;text-align:center;margin:1px"
         )
-        marks.append(
-            f'<span style="{style}" title="{safe(f"{case.name} {seconds(case.seconds)}")}">{mark}</span>'
-        )
+        hint = look.safe(f"{case.name} {look.seconds(case.seconds)}")
+        marks.append(f'<span style="{style}" title="{hint}">{mark}</span>')
     passed = sum(case.outcome == "passed" for case in cases)
-    grid = Html(f'<div style="max-width:460px;line-height:1.5">{"".join(marks)}</div>')
-    return suite, grid, f"{passed} of {len(cases)}", seconds(sum(case.seconds for case in cases))
+    grid = look.Html(f'<div style="max-width:460px;line-height:1.5">{"".join(marks)}</div>')
+    return suite, grid, f"{passed} of {len(cases)}", look.seconds(sum(case.seconds for case in cases))
 
 
 def matrix(bugs: Sequence[Bug]) -> Picture:
     """Planted bugs: which suite caught which, and what escaped."""
     if not bugs:
-        return nothing("the planted bugs, caught and escaped")
-    suites = ("unit", "integration", "contract")
+        return look.nothing("the planted bugs, caught and escaped")
     rows = []
     for bug in bugs:
-        marks = [badge("good", "red") if suite in bug.suites else Html("–") for suite in suites]
-        verdict = badge("good", "caught") if bug.caught else badge("bad", "escaped")
-        rows.append(
-            (
-                bug.change,
-                *marks,
-                verdict,
-                lines(*bug.by[:3], f"… {len(bug.by) - 3} more" if len(bug.by) > 3 else ""),
-            )
-        )
-    caught = [bug.change for bug in bugs if bug.caught]
-    escaped = [bug.change for bug in bugs if not bug.caught]
-    caption = (
-        f"{len(caught)} of {len(bugs)} planted bugs were caught; {len(escaped)} escaped a green suite's eyes."
-    )
+        marks = [look.badge("good", "red") if suite in bug.suites else "–" for suite in SUITES]
+        verdict = look.badge("good", "caught") if bug.caught else look.badge("bad", "escaped")
+        more = f"… {len(bug.by) - 3} more" if len(bug.by) > 3 else ""
+        rows.append((bug.change, *marks, verdict, look.lines(*bug.by[:3], more)))
+    caught, escaped = ([bug.change for bug in bugs if bug.caught is how] for how in (True, False))
+    caption = f"{len(caught)} of {len(bugs)} planted bugs were caught; {len(escaped)} escaped the suite."
     alt = f"Caught: {', '.join(caught) or 'none'}. Escaped: {', '.join(escaped) or 'none'}."
-    return page(caption, alt, table(("planted bug", *suites, "verdict", "cases that went red"), rows))
+    return look.page(
+        caption, alt, look.table(("planted bug", *SUITES, "verdict", "cases that went red"), rows)
+    )
 
 
 # ---- code
-LINE_TONE = {"+": ("#00452f", "#d5f0e5"), "-": ("#6e2600", "#fbdccb"), "@": ("#00365a", "#d8ebf8")}
-
-
 def diff(text: str) -> Picture:
     """A unified diff, coloured; + and - say it without colour."""
     found = text.rstrip().splitlines()
     if not found:
-        return nothing("the difference", "There is none.")
+        return look.nothing("the difference", "There is none.")
+    tones = {"+": "good", "-": "bad", "@": "info"}
     spans = []
     for line in found[:MAX_LINES]:
         header = line.startswith(("+++", "---", "diff ", "index "))
-        ink, ground = ("#1a1a1a", "#ececec") if header else LINE_TONE.get(line[:1], ("#1a1a1a", "#ffffff"))
+        _, ink, ground = look.TONES["quiet" if header else tones.get(line[:1], "plain")]
         spans.append(
-            f'<span style="color:{ink};background:{ground};display:block">{safe(line) or " "}</span>'
+            f'<span style="color:{ink};background:{ground};display:block">{look.safe(line) or " "}</span>'
         )
     added = sum(line.startswith("+") and not line.startswith("+++") for line in found)
     removed = sum(line.startswith("-") and not line.startswith("---") for line in found)
     files = [line.split(" b/")[-1] for line in found if line.startswith("diff ")]
     cut = f" Only the first {MAX_LINES} of {len(found)} lines are shown." if len(found) > MAX_LINES else ""
     caption = f"{added} lines added, {removed} removed in {len(files) or 1} file(s).{cut}"
-    html = f'<pre style="{INK};{MONO};padding:6px;border:1px solid #d0d0d0;overflow-x:auto">{"".join(spans)}</pre>'
-    return page(caption, f"{caption} {', '.join(files)}", html)
+    return look.page(caption, f"{caption} {', '.join(files)}", look.pre(look.Html("".join(spans))))
 
 
 def checks(rows: Iterable[Any], title: str = "Checklist") -> Picture:
-    """Checks with their outcome: records, mappings or tuples of name, ok, detail (ok None = could not be told)."""
-    found = [(str(pick(r, "name", 0)), pick(r, "ok", 1, None), str(pick(r, "detail", 2))) for r in rows]
+    """Checks: records, mappings or tuples of name, ok (None = could not be told), detail."""
+    return look.checklist(rows, title, {True: "ok", False: "look here", None: "not told"})
+
+
+def services(rows: Iterable[Any]) -> Picture:
+    """What the platform offers to developers, and how their code talks to it."""
+    names = ("name", "summary", "use", "variable", "example")
+    found = [[look.pick(row, name, place) for place, name in enumerate(names)] for row in rows]
     if not found:
-        return nothing(f"the {title.lower()}")
-    words = {True: ("good", "ok"), False: ("bad", "look here"), None: ("quiet", "not told")}
-    cells = [(badge(*words[None if ok is None else bool(ok)]), name, detail) for name, ok, detail in found]
-    bad = [name for name, ok, _ in found if ok is not None and not ok]
-    caption = f"{title}: {sum(bool(ok) for _, ok, _ in found)} of {len(found)} ok." + (
-        f" Look at: {', '.join(bad)}." if bad else ""
-    )
-    return page(
-        caption,
-        caption + " " + "; ".join(f"{n}: {d}" for n, _, d in found),
-        table(("", "check", "what was seen"), cells),
+        return look.nothing("the platform's services")
+    cells = [(look.bold(row[0]), *row[1:3], look.code(row[3]), look.code(row[4])) for row in found]
+    caption = f"{len(found)} services: {', '.join(str(row[0]) for row in found)}."
+    heads = ("service", "what it is", "how to talk to it", "variable", "example")
+    return look.page(
+        caption, caption + " " + " ".join(str(row[1]) for row in found), look.table(heads, cells)
     )
 
 
@@ -290,46 +268,38 @@ def checks(rows: Iterable[Any], title: str = "Checklist") -> Picture:
 def registry(releases: Sequence[Release]) -> Picture:
     """What the registry holds: one row a version, newest first."""
     if not releases:
-        return nothing("the registry's versions")
+        return look.nothing("the registry's versions")
     newest = sorted(releases, key=lambda release: -release.t)
     rows = [
-        (
-            Html(f"<b>{safe(r.version)}</b>"),
-            r.tag,
-            code(r.commit[:8]),
-            digest(r.digest),
-            size(r.bytes),
-            clock(r.t),
-            r.sbom.rpartition("/")[2] or "–",
-        )
+        (look.bold(r.version), r.tag, look.code(r.commit[:8]), look.digest(r.digest), look.size(r.bytes),
+         look.clock(r.t), r.sbom.rpartition("/")[2] or "–")
         for r in newest
-    ]
+    ]  # fmt: skip
     heads = ("version", "git tag", "commit", "digest", "size", "released", "bill of materials")
-    caption = f"The registry holds {len(newest)} version(s); the newest is {newest[0].version}. A version is never overwritten."
-    return page(caption, f"{caption} Versions: {', '.join(r.version for r in newest)}.", table(heads, rows))
+    versions = ", ".join(r.version for r in newest)
+    caption = f"{len(newest)} version(s), newest first: {versions}; none is ever overwritten."
+    return look.page(caption, f"The registry holds {caption}", look.table(heads, rows))
 
 
 def trail(rows: Sequence[tuple[str, str, str, float]]) -> Picture:
     """Where something comes from, as a tree: rows of (child, relation, parent, time), nearest first."""
     if not rows:
-        return nothing("the trail")
+        return look.nothing("the trail")
     parents: dict[str, list[tuple[str, str, float]]] = {}
     for child, relation, parent, t in rows:
         parents.setdefault(child, []).append((relation, parent, t))
-    told = [f"{rows[0][0]}"]
-    _grow(rows[0][0], "", parents, {rows[0][0]}, told)
-    html = f'<pre style="{CELL};{MONO};white-space:pre;overflow-x:auto">{safe(chr(10).join(told))}</pre>'
-    return page(
-        f"The trail of {rows[0][0]}: {len(rows)} step(s) back to where it began.", " ".join(told), html
-    )
+    root = rows[0][0]
+    told = [root]
+    _grow(root, "", parents, {root}, told)
+    caption = f"The trail of {root}: {len(rows)} step(s) back to where it began."
+    return look.page(caption, "; ".join(line.lstrip("└├─│ ") for line in told), look.pre("\n".join(told)))
 
 
 def _grow(node: str, indent: str, parents: Mapping[str, Any], seen: set[str], told: list[str]) -> None:
     branches = parents.get(node, [])
-    for number, (relation, parent, t) in enumerate(branches):
-        last = number == len(branches) - 1
+    for left, (relation, parent, t) in zip(range(len(branches) - 1, -1, -1), branches, strict=True):
         again = " (see above)" if parent in seen and parent in parents else ""
-        told.append(f"{indent}{'└─' if last else '├─'} {relation} {parent}  {clock(t)}{again}")
+        told.append(f"{indent}{'├─' if left else '└─'} {relation} {parent}  {look.clock(t)}{again}")
         if parent not in seen:
             seen.add(parent)
-            _grow(parent, indent + ("   " if last else "│  "), parents, seen, told)
+            _grow(parent, indent + ("│  " if left else "   "), parents, seen, told)

@@ -33,8 +33,8 @@ class Picture:
     def bundles(self) -> list[Bundle]:
         """The outputs that show this picture without a widget.
 
-        The figure and the HTML are two outputs: from a single one JupyterLab would pick the HTML alone, and an untrusted
-        notebook (or GitHub) drops a figure that is *inside* HTML.
+        The figure and the HTML are two outputs: from a single one JupyterLab would pick the HTML alone, and
+        an untrusted notebook (or GitHub) drops a figure that is *inside* HTML.
         """
         words = f"{self.caption}\n{self.alt}"
         note = f'<div style="{SMALL}">{escape(self.caption)}</div>'

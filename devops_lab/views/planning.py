@@ -8,29 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from devops_lab.model import PHASES, Event, Finding, Forecast, Item, Progress, Sprint
+from devops_lab.store import Store
+from devops_lab.views import style as look
 from devops_lab.views.picture import Picture
-from devops_lab.views.style import (
-    BLUE,
-    CELL,
-    GREEN,
-    GREY,
-    HEAD,
-    INK,
-    ORANGE,
-    PALE,
-    SKY,
-    Html,
-    badge,
-    drawn,
-    figure,
-    label,
-    legend,
-    lines,
-    nothing,
-    page,
-    safe,
-    table,
-)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,18 +21,23 @@ MAX_CARDS = 8
 
 # ---- the lifecycle map
 def lifecycle(
-    events: Iterable[Event], progress: Iterable[Progress] = (), exercises: Mapping[str, int] | None = None
+    source: Store | Iterable[Event],
+    progress: Iterable[Progress] = (),
+    exercises: Mapping[str, int] | None = None,
 ) -> Picture:
     """The DevOps loop, each phase lit up when it was done in this lab.
 
     Args:
-        events: of the lab; a phase is lit by any of its events that is not a start or a failure.
-        progress: the learner's exercises, ids such as "plan-1".
-        exercises: how many there are in each phase, to say "1 of 2".
+        source: the lab's store, or its events; a phase is lit by any event that is not a start or a failure.
+        progress: the learner's exercises, ids such as "plan-1"; the store's own when a store is given.
+        exercises: how many there are in each phase, to say "1/2".
     """
-    lit = {event.phase for event in events if not event.kind.endswith(NOT_DONE)}
+    if isinstance(source, Store):
+        progress = progress or source.all(Progress)
+        source = source.events(limit=100_000)
+    lit = {event.phase for event in source if not event.kind.endswith(NOT_DONE)}
     right = Counter(p.exercise.partition("-")[0] for p in progress if p.state == "right")
-    fig, (ax,) = figure(height=3.7)
+    fig, (ax,) = look.figure(height=3.7)
     ax.axis("off")
     ax.set(xlim=(-1.62, 1.62), ylim=(-1.02, 1.02))
     _draw_loop(ax, lit)
@@ -62,21 +47,21 @@ def lifecycle(
     _node(ax, 0, 0, "repeat", "repeat" in lit, _tally("repeat", right, exercises))
     _continuous(ax, "continuous" in lit, _tally("continuous", right, exercises))
     done = [phase for phase in (*PHASES, "repeat", "continuous") if phase in lit]
-    caption = f"The DevOps loop: {len(done)} of 10 walked so far; ✔ = done in this lab, {sum(right.values())} exercises right."
-    return drawn(
+    caption = f"The DevOps loop: {len(done)} of 10 walked (✔); {sum(right.values())} exercises right."
+    return look.drawn(
         fig, caption, f"DevOps lifecycle as an infinity loop. Done: {', '.join(done) or 'nothing yet'}."
     )
 
 
 def _angle(index: float) -> float:
-    """Where on the figure eight a phase sits (index + 0.5), and where its stretch begins: four on each loop."""
+    """Where on the figure eight a phase sits (index + 0.5), and where its stretch begins."""
     loop, place = divmod(index, 4)
     offset = place - 2  # the cube stretches what is near the crossing, where "Repeat" takes room
     return math.pi / 2 + math.pi * (loop + 0.5 + 0.22 * offset + 0.0075 * offset**3)
 
 
 def _on_loop(angle: float) -> tuple[float, float]:
-    """The infinity shape; it starts at the crossing, goes up and round to the left, then up and round to the right."""
+    """The infinity shape: from the crossing up and round to the left, then up and round to the right."""
     return 1.15 * math.cos(angle), -0.56 * math.sin(2 * angle)
 
 
@@ -85,14 +70,14 @@ def _draw_loop(ax: Axes, lit: set[str]) -> None:
         points = [_on_loop(_angle(index + step / 40)) for step in range(40)] + [
             _on_loop(_angle(index + 0.9999))
         ]
-        colour = (BLUE if index < 4 else GREEN) if phase in lit else PALE
+        colour = (look.BLUE if index < 4 else look.GREEN) if phase in lit else look.PALE
         ax.plot(*zip(*points, strict=True), color=colour, linewidth=7, solid_capstyle="butt", zorder=1)
 
 
 def _node(ax: Axes, x: float, y: float, phase: str, done: bool, tally: str) -> None:
-    colour = (GREEN if x > 0.01 else BLUE if x < -0.01 else ORANGE) if done else "white"
-    ax.scatter([x], [y], s=520, color=colour, edgecolors=GREY, linewidths=1.5, zorder=3)
-    ink = "white" if done else GREY
+    colour = (look.GREEN if x > 0.01 else look.BLUE if x < -0.01 else look.ORANGE) if done else "white"
+    ax.scatter([x], [y], s=520, color=colour, edgecolors=look.GREY, linewidths=1.5, zorder=3)
+    ink = "white" if done else look.GREY
     ax.text(x, y - 0.01, "✔" if done else "○", ha="center", va="center", fontsize=14, color=ink, zorder=4)
     words = phase.capitalize() + (f"\n{tally}" if tally else "")
     if abs(x) > 0.9:  # at the sides, beside the loop
@@ -107,7 +92,7 @@ def _continuous(ax: Axes, done: bool, tally: str) -> None:
     words = (
         f"{'✔' if done else '○'} Continuous: a push walks the loop by itself{f' ({tally})' if tally else ''}"
     )
-    ax.text(0, -1.0, words, ha="center", va="bottom", fontsize=10, color="#00452f" if done else GREY)
+    ax.text(0, -1.0, words, ha="center", va="bottom", fontsize=10, color="#00452f" if done else look.GREY)
 
 
 def _tally(phase: str, right: Counter[str], exercises: Mapping[str, int] | None) -> str:
@@ -119,27 +104,29 @@ def _tally(phase: str, right: Counter[str], exercises: Mapping[str, int] | None)
 def board(items: Sequence[Item], sprint: Sprint | None = None, findings: Sequence[Finding] = ()) -> Picture:
     """The backlog as cards in three columns, with the review's findings on them."""
     if not items:
-        return nothing("the backlog")
+        return look.nothing("the backlog")
     chosen = set(sprint.items) if sprint else set()
     ready = [item for item in items if item.status == "ready"]
     now = [item for item in ready if item.id in chosen]
     rest = sorted((item for item in ready if item.id not in chosen), key=lambda item: -item.wsjf)
     done = [item for item in items if item.status == "done"][::-1]
-    heads = (
-        f"Backlog ({len(rest)}, highest WSJF first)",
+    room = (
         f"Sprint {sprint.number}: {sprint.effort:g} of {sprint.capacity:g} points"
         if sprint
-        else "Sprint: none yet",
-        f"Done ({len(done)}, newest first)",
+        else "Sprint: none yet"
     )
+    heads = (f"Backlog ({len(rest)}, highest WSJF first)", room, f"Done ({len(done)}, newest first)")
     columns = [_column(cards, findings) for cards in (rest, now, done)]
-    cells = "".join(f'<td style="{CELL};width:33%;background:#f6f7f8">{column}</td>' for column in columns)
-    top = "".join(f'<th style="{HEAD}">{safe(head)}</th>' for head in heads)
+    cells = "".join(
+        f'<td style="{look.CELL};width:33%;background:#f6f7f8">{column}</td>' for column in columns
+    )
+    top = "".join(f'<th style="{look.HEAD}">{look.safe(head)}</th>' for head in heads)
     html = f'<table style="border-collapse:collapse;width:100%"><tr>{top}</tr><tr>{cells}</tr></table>'
     warned = sorted({f"{f.item} ({f.severity})" for f in findings})
     advice = f" The platform's review has advice on {', '.join(warned)}." if warned else ""
-    caption = f"The board: {len(rest)} waiting, {len(now)} in the sprint, {len(done)} done. WSJF = cost of delay / effort."
-    return page(
+    counts = f"{len(rest)} waiting, {len(now)} in the sprint, {len(done)} done"
+    caption = f"The board: {counts} (WSJF = cost of delay / effort)."
+    return look.page(
         caption,
         f"{'. '.join(heads)}. In the sprint: {', '.join(i.id for i in now) or 'nothing'}.{advice}",
         html,
@@ -154,36 +141,41 @@ def _column(items: Sequence[Item], findings: Sequence[Finding]) -> str:
 
 def _card(item: Item, findings: Sequence[Finding]) -> str:
     advice = [
-        lines(
-            badge("bad" if f.severity == "blocks" else "warn", f.severity),
+        look.lines(
+            look.badge("bad" if f.severity == "blocks" else "warn", f.severity),
             f.problem,
             f.proposal and f"→ {f.proposal}",
         )
         for f in findings
     ]
     figures = f"effort {item.effort:g} · value {item.value:g} · WSJF {item.wsjf:.1f}"
-    title = Html(f"<b>{safe(item.id)}</b> {safe(item.title)}")
+    title = look.Html(f"<b>{look.safe(item.id)}</b> {look.safe(item.title)}")
     waits = f"after {', '.join(item.depends_on)}" if item.depends_on and item.status == "ready" else ""
-    style = f"{INK};border:1px solid #b8b8b8;border-radius:5px;padding:5px 8px;margin:4px 0;font-size:13px"
-    return f'<div style="{style}">{lines(title, f"{item.kind} · {figures}", waits, *advice)}</div>'
+    style = (
+        f"{look.INK};border:1px solid #b8b8b8;border-radius:5px;padding:5px 8px;margin:4px 0;font-size:13px"
+    )
+    return f'<div style="{style}">{look.lines(title, f"{item.kind} · {figures}", waits, *advice)}</div>'
 
 
 # ---- the forecast
 def forecast(outlook: Forecast) -> Picture:
     """How many sprints the rest of the backlog takes, by share of the simulated futures."""
     if not outlook.sprints:
-        return nothing("the forecast", "It needs at least one finished sprint.")
-    fig, (ax,) = figure(height=3.0)
+        return look.nothing("the forecast", "It needs at least one finished sprint.")
+    fig, (ax,) = look.figure(height=3.0)
     counts = sorted(outlook.sprints)
     shares = [100 * outlook.sprints[count] for count in counts]
-    ax.bar(counts, shares, color=SKY, width=0.8)
-    for value, name, colour, dash in ((outlook.p50, "p50", BLUE, "-"), (outlook.p85, "p85", ORANGE, "--")):
+    ax.bar(counts, shares, color=look.SKY, width=0.8)
+    for value, name, colour, dash in (
+        (outlook.p50, "p50", look.BLUE, "-"),
+        (outlook.p85, "p85", look.ORANGE, "--"),
+    ):
         text = f"{name}: within {value} sprints"
         ax.axvline(value + 0.4, color=colour, linestyle=dash, linewidth=2, label=text)
     ax.set_xticks(counts if len(counts) < 20 else counts[:: len(counts) // 10])
     ax.set_ylim(0, max(shares) * 1.3)
-    legend(ax)
-    label(
+    look.legend(ax)
+    look.label(
         ax,
         f"{outlook.remaining} items left, {outlook.trials:,} simulated futures",
         "sprints needed",
@@ -193,33 +185,21 @@ def forecast(outlook: Forecast) -> Picture:
         f"Half of the futures are done within {outlook.p50} sprints, 85 % within {outlook.p85}. "
         f"The team's own past: {', '.join(map(str, outlook.throughput))} items a sprint."
     )
-    return drawn(fig, caption, "Histogram of the sprints needed. " + caption)
+    return look.drawn(fig, caption, "Histogram of the sprints needed. " + caption)
 
 
 # ---- the words "continuous …"
 # name, the phases it ends with here, the industry's first and last phase, the industry's meaning
 MODES_TEXT = (
+    ("Delivery", "test", "code", "release", "every change ends as a release that could go out at any time"),
     (
-        "Continuous Delivery",
-        "test",
-        "code",
-        "release",
-        "every change ends as a release that could go out at any time",
-    ),
-    (
-        "Continuous Integration",
+        "Integration",
         "release",
         "code",
         "test",
         "everybody merges into main often; each merge is built and tested",
     ),
-    (
-        "Continuous Deployment",
-        "monitor",
-        "code",
-        "monitor",
-        "every change that passes goes to production by itself",
-    ),
+    ("Deployment", "monitor", "code", "monitor", "every change that passes goes to production by itself"),
 )
 
 
@@ -231,26 +211,19 @@ def modes(lit: str = "") -> Picture:
     """
     rows: list[tuple[object, ...]] = []
     for name, last, industry_first, industry_last, meaning in MODES_TEXT:
-        here = badge("info", "this one") if lit and name.lower().endswith(lit) else ""
-        rows.append(
-            (
-                lines(Html(f"<b>{name}</b>"), here),
-                "this workbook",
-                _phases("plan", last),
-                "the phases it runs here",
-            )
-        )
+        this_one = look.badge("info", "this one") if name.lower() == lit else ""
+        title = look.lines(look.bold(f"Continuous {name}"), this_one)
+        rows.append((title, "this workbook", _phases("plan", last), "the phases that the mode runs here"))
         rows.append(("", "elsewhere", _phases(industry_first, industry_last), meaning))
     caption = "✔ = phases the mode runs; much of the industry uses the first two names the other way round."
-    told = "; ".join(f"{name}: Plan to {last.capitalize()}" for name, last, *_ in MODES_TEXT)
-    return page(
-        caption, f"In this workbook {told}.", table(("mode", "as said in", "phases", "meaning"), rows)
-    )
+    told = "; ".join(f"Continuous {name}: Plan to {last.capitalize()}" for name, last, *_ in MODES_TEXT)
+    table = look.table(("mode", "as said in", "phases", "meaning"), rows)
+    return look.page(caption, f"In this workbook {told}.", table)
 
 
-def _phases(first: str, last: str) -> Html:
+def _phases(first: str, last: str) -> look.Html:
     names = list(PHASES)
     inside = names[names.index(first) : names.index(last) + 1]  # type: ignore[arg-type]
-    return Html(
-        " ".join(badge("good" if phase in inside else "quiet", phase.capitalize()) for phase in names)
+    return look.Html(
+        " ".join(look.badge("good" if phase in inside else "quiet", phase.capitalize()) for phase in names)
     )

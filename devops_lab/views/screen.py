@@ -45,7 +45,7 @@ def live() -> bool:
 
 
 def _a_person_runs_this() -> bool:
-    """Whether a notebook's page asked for this cell: it names the cell; papermill, nbconvert and nbval don't."""
+    """Whether a page asked for this cell: a page names its cell; papermill, nbconvert and nbval don't."""
     try:
         from IPython.core.getipython import get_ipython
 
@@ -128,7 +128,7 @@ def _box(tone: str, title: str, text: str = "") -> str:
 
 # ---- work started by hand
 def button(label: str, function: Callable[..., Any], **parameters: Any) -> None:
-    """Show a button that runs `function(**parameters)` in a thread; static: the plain call that does the same."""
+    """Show a button that runs `function(**parameters)` in a thread; static: the plain call instead."""
     _panel(label, function, {}, parameters)
 
 
@@ -136,7 +136,7 @@ def form(label: str, function: Callable[..., Any], **options: Any) -> None:
     """Show a button with a control for each option, and run `function` with what is chosen.
 
     Args:
-        options: a list is a menu (its first is chosen), a `range` a slider, a bool a switch; anything else is passed on.
+        options: a list is a menu, a `range` a slider, a bool a switch; anything else is passed on.
     """
     kinds = (list, range, bool)
     controls = {name: value for name, value in options.items() if isinstance(value, kinds)}
@@ -152,8 +152,8 @@ def _panel(label: str, function: Callable[..., Any], controls: dict[str, Any], f
         other = "; ".join(
             f"{n}: {', '.join(map(str, v))}" for n, v in controls.items() if isinstance(v, list)
         )
-        text = f"[{label}] is a button in a live notebook. The same by hand: {call}"
-        show(page(text, text + (f" (choices: {other})" if other else ""), _box("info", label, call)))
+        text = f"[{label}] is a button in a live notebook; above, the call behind it."
+        show(page(text, f"{text} {call}{f' (choices: {other})' if other else ''}", _box("info", label, call)))
         return
     from IPython.display import display
     from ipywidgets import HTML, Button, HBox, Layout, VBox
@@ -210,7 +210,7 @@ def _work(function: Callable[..., Any], parameters: dict[str, Any], click: Any, 
 
 def call_text(function: Callable[..., Any], parameters: dict[str, Any]) -> str:
     """The plain call that a button makes, as the reader would type it."""
-    name = getattr(function, "__name__", str(function))
+    name = getattr(function, "__name__", str(function)).replace("<lambda>", "the function in this cell")
     owner = getattr(function, "__self__", None)
     module = type(owner).__module__ if owner is not None else ""
     if module.startswith("devops_lab."):
@@ -232,12 +232,12 @@ def frame(url: str, height: int = 420, *, text: str = "") -> None:
         caption = f"The page at {url}, as text; a live notebook shows it in a frame here."
         show(page(caption, f"{caption} {text}", _box("info", url, text)))
         return
-    from IPython.display import HTML, display
+    from IPython.display import display
 
-    source = escape(proxied(url))
-    style = "border:1px solid #767676;background:#ffffff"
-    inside = f'<iframe title="{escape(url)}" src="{source}" width="100%" height="{int(height)}" style="{style}"></iframe>'
-    display(HTML(inside))  # type: ignore[no-untyped-call]
+    name, source = escape(url), escape(proxied(url))
+    style = f"width:100%;height:{int(height)}px;border:1px solid #767676;background:#ffffff"
+    inside = f'<iframe title="{name}" src="{source}" style="{style}"></iframe>'
+    display({"text/html": inside, "text/plain": url}, raw=True)  # type: ignore[no-untyped-call]
 
 
 def proxied(url: str) -> str:

@@ -29,6 +29,7 @@ TONES = {
     "warn": ("▲", "#523c00", "#fdeebf"),
     "info": ("●", "#00365a", "#d8ebf8"),
     "quiet": ("○", "#444444", "#ececec"),
+    "plain": ("", "#1a1a1a", "#ffffff"),
 }
 INK = "color:#1a1a1a;background:#ffffff"
 CELL = f"{INK};padding:3px 9px;border:1px solid #d0d0d0;text-align:left;vertical-align:top;font-size:13px"
@@ -65,8 +66,18 @@ def lines(*parts: object) -> Html:
     return Html("<br>".join(safe(part) for part in parts if str(part)))
 
 
-def code(text: str) -> Html:
-    return Html(f'<span style="{MONO}">{escape(text)}</span>')
+def bold(text: object) -> Html:
+    return Html(f"<b>{safe(text)}</b>")
+
+
+def code(text: object) -> Html:
+    return Html(f'<span style="{MONO}">{safe(text)}</span>') if text else Html("")
+
+
+def pre(text: str) -> Html:
+    return Html(
+        f'<pre style="{INK};{MONO};padding:6px;border:1px solid #d0d0d0;overflow-x:auto">{safe(text)}</pre>'
+    )
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> Html:
@@ -80,6 +91,25 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> Html:
 def page(caption: str, alt: str, *parts: str) -> Picture:
     """A picture made of HTML alone."""
     return Picture(caption, alt, html="".join(parts))
+
+
+def checklist(rows: Iterable[Any], title: str, words: dict[bool | None, str]) -> Picture:
+    """Rows of name, ok (None = can't be told), detail and perhaps what to do, each with a mark and a word."""
+    names = ("name", "ok", "detail", "what_to_do")
+    found = [[pick(row, name, place, None) for place, name in enumerate(names)] for row in rows]
+    if not found:
+        return nothing(f"the {title.lower()}")
+    tones = {True: "good", False: "bad", None: "quiet"}
+    oks = [None if row[1] is None else bool(row[1]) for row in found]
+    cells = [
+        (badge(tones[ok], words[ok]), row[0], lines(row[2] or "", row[3] or ""))
+        for ok, row in zip(oks, found, strict=True)
+    ]
+    bad = [str(row[0]) for ok, row in zip(oks, found, strict=True) if ok is False]
+    counts = f"{oks.count(True)} {words[True]}, {len(bad)} {words[False]}"
+    caption = f"{title}: {counts}{': ' if bad else ''}{', '.join(bad)}."
+    alt = f"{caption} {'; '.join(f'{row[0]}: {row[2]}' for row in found)}"
+    return page(caption, alt, table(("", "what", "what was seen"), cells))
 
 
 def nothing(what: str, hint: str = "") -> Picture:
@@ -141,6 +171,25 @@ def figure(
     return fig, axes
 
 
+def bars(
+    ax: Axes,
+    values: Sequence[tuple[str, float]],
+    words: Sequence[str],
+    colours: Sequence[str],
+    lefts: Sequence[float] = (),
+) -> None:
+    """Bars from top to bottom, named on the left, with words at their ends."""
+    starts = lefts or [0.0] * len(values)
+    end = max((start + value for start, (_, value) in zip(starts, values, strict=True)), default=1) or 1
+    for row, (start, (_, value)) in enumerate(zip(starts, values, strict=True)):
+        ax.barh(row, max(value, end / 400), left=start, color=colours[row % len(colours)], height=0.62)
+        ax.text(start + value + end * 0.012, row, words[row], va="center", fontsize=9)
+    ax.set_yticks(range(len(values)), [name for name, _ in values])
+    ax.invert_yaxis()
+    ax.set_xlim(0, end * 1.16)
+    ax.grid(axis="y", visible=False)
+
+
 def label(ax: Axes, title: str = "", x: str = "", y: str = "") -> None:
     ax.set_title(title, fontsize=10, loc="left", color="#1a1a1a")
     ax.set_xlabel(x, fontsize=9, color="#333333")
@@ -164,9 +213,9 @@ def drawn(fig: Figure, caption: str, alt: str, html: str = "") -> Picture:
     fig.set_dpi(200)
     canvas, file = FigureCanvasAgg(fig), io.BytesIO()
     with _DRAWING:
-        canvas.draw()  # half the time of savefig, which draws twice
+        canvas.draw()  # type: ignore[no-untyped-call]  # half the time of savefig, which draws twice
     image = (
-        Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba())
+        Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba())  # type: ignore[no-untyped-call]
         .convert("RGB")
         .quantize(96, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     )

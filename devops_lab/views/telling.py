@@ -1,4 +1,4 @@
-"""Views of what production says in words: log lines, events, alerts, complaints, the doctor's findings."""
+"""Views of what production says in words: log lines, events, alerts, complaints, deployments, the doctor."""
 
 from __future__ import annotations
 
@@ -6,143 +6,118 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from devops_lab.model import Alert, Complaint, Event, LogLine
+from devops_lab.model import Alert, Complaint, Deployment, Event
+from devops_lab.views import style as look
 from devops_lab.views.picture import Picture
-from devops_lab.views.style import Html, badge, clock, code, lines, nothing, page, pick, safe, seconds, table
 
 LEVEL = {"debug": "quiet", "info": "info", "warning": "warn", "error": "bad", "critical": "bad"}
 STATE = {"pending": "warn", "firing": "bad", "resolved": "good"}
+ENDING = {"done": "good", "running": "info", "interrupted": "warn", "refused": "bad", "rolled back": "warn"}
+BAD_ENDINGS, GOOD_ENDINGS = (
+    ("failed", "refused", "died", "firing"),
+    ("done", "resolved", "healthy", "replaced"),
+)
 MAX_ROWS = 50
 
 
 def _newest(rows: Sequence[Any]) -> tuple[list[Any], str]:
     """The newest rows, newest first, and words for those left out."""
     ordered = sorted(rows, key=lambda row: -row.t)
-    cut = f" The newest {MAX_ROWS} are shown." if len(ordered) > MAX_ROWS else ""
-    return ordered[:MAX_ROWS], cut
+    return ordered[:MAX_ROWS], f" The newest {MAX_ROWS} are shown." if len(ordered) > MAX_ROWS else ""
 
 
-def logs(found: Sequence[LogLine]) -> Picture:
-    """Log lines, newest first."""
+def logs(found: Any) -> Picture:
+    """Log lines, newest first: a list of `LogLine`, or a trace with `lines`."""
+    found = list(getattr(found, "lines", found))
     if not found:
-        return nothing("log lines", "Or none matches what was asked for.")
+        return look.nothing("log lines", "Or none matches what was asked for.")
     shown, cut = _newest(found)
     rows = [
-        (
-            clock(x.t),
-            badge(LEVEL.get(x.level.lower(), "quiet"), x.level.lower()),
-            x.message[:300],
-            x.endpoint,
-            x.status or "",
-            seconds(x.seconds) if x.seconds else "",
-            x.replica,
-            x.release,
-            code(x.request_id[:12]),
-        )
+        (look.clock(x.t), look.badge(LEVEL.get(x.level.lower(), "quiet"), x.level.lower()), x.message[:300],
+         x.endpoint, x.status or "", look.seconds(x.seconds) if x.seconds else "", x.replica, x.release,
+         look.code(x.request_id[:12]))
         for x in shown
-    ]
-    levels = ", ".join(
-        f"{count} {level}" for level, count in Counter(x.level.lower() for x in found).most_common()
-    )
+    ]  # fmt: skip
+    counts = Counter(x.level.lower() for x in found).most_common()
+    levels = ", ".join(f"{count} {level}" for level, count in counts)
     caption = f"{len(found)} log lines ({levels}), newest first.{cut}"
     heads = ("time", "level", "message", "endpoint", "status", "took", "replica", "release", "request id")
-    return page(caption, f"{caption} The newest says: {shown[0].message[:200]}", table(heads, rows))
+    return look.page(caption, f"{caption} The newest says: {shown[0].message[:200]}", look.table(heads, rows))
 
 
 def inbox(events: Sequence[Event]) -> Picture:
     """What the operations team was told, newest first."""
     if not events:
-        return nothing("messages to the operations team")
+        return look.nothing("messages to the operations team")
     shown, cut = _newest(events)
     rows = [
-        (
-            clock(e.t),
-            badge(_event_tone(e.kind), e.kind),
-            lines(e.message or e.subject, e.why and f"why: {e.why}"),
-            e.subject,
-            e.who,
-        )
+        (look.clock(e.t), look.badge(_event_tone(e.kind), e.kind),
+         look.lines(e.message or e.subject, e.why and f"why: {e.why}"), e.subject, e.who)
         for e in shown
-    ]
+    ]  # fmt: skip
     caption = f"{len(events)} messages, newest first.{cut}"
     alt = f"{caption} The newest: {shown[0].kind} {shown[0].subject} {shown[0].message}"
-    return page(caption, alt, table(("time", "event", "message", "about", "who"), rows))
+    return look.page(caption, alt, look.table(("time", "event", "message", "about", "who"), rows))
 
 
 def _event_tone(kind: str) -> str:
-    ending = kind.rpartition(".")[2]
-    if ending in ("failed", "refused", "died", "firing"):
-        return "bad"
-    return "good" if ending in ("done", "resolved", "healthy", "replaced") else "info"
+    return "bad" if kind.endswith(BAD_ENDINGS) else "good" if kind.endswith(GOOD_ENDINGS) else "info"
 
 
 def alerts(found: Sequence[Alert]) -> Picture:
     """Alerts with how long they were on, newest first."""
     if not found:
-        return nothing("alerts", "No rule has fired.")
+        return look.nothing("alerts", "No rule has fired.")
     ordered = sorted(found, key=lambda alert: -alert.since)[:MAX_ROWS]
     rows = [
-        (
-            badge(STATE[a.state], a.state),
-            a.rule,
-            a.subject,
-            f"{a.value:.4g}",
-            clock(a.since),
-            clock(a.resolved),
-            seconds(a.resolved - a.since) if a.resolved else "–",
-            ", ".join(a.evidence),
-        )
+        (look.badge(STATE[a.state], a.state), a.rule, a.subject, f"{a.value:,.4g}", look.clock(a.since),
+         look.clock(a.resolved), look.seconds(a.resolved - a.since) if a.resolved else "–",
+         ", ".join(a.evidence))
         for a in ordered
-    ]
-    counts = Counter(a.state for a in found)
-    caption = ", ".join(f"{count} {state}" for state, count in counts.items()) + "."
+    ]  # fmt: skip
+    counts = ", ".join(f"{count} {state}" for state, count in Counter(a.state for a in found).items())
     heads = ("state", "rule", "about", "value", "since", "resolved", "lasted", "evidence")
-    return page(
-        f"Alerts: {caption}",
-        f"{caption} Newest: {ordered[0].rule} is {ordered[0].state}.",
-        table(heads, rows),
-    )
+    alt = f"Alerts: {counts}. Newest: {ordered[0].rule} is {ordered[0].state}."
+    return look.page(f"Alerts: {counts}.", alt, look.table(heads, rows))
 
 
 def complaints(found: Sequence[Complaint]) -> Picture:
     """Customers' tickets, the longest waiting first, each with what was measured."""
     if not found:
-        return nothing("customers' complaints", "Nobody has waited too long.")
-    ordered = sorted(found, key=lambda c: -c.waited_seconds)
+        return look.nothing("customers' complaints", "Nobody has waited too long.")
+    ordered = sorted(found, key=lambda c: -c.waited_seconds)[:MAX_ROWS]
     rows = [
-        (clock(c.t), c.session, c.endpoint, seconds(c.waited_seconds), Html(f"“{safe(c.text)}”"))
-        for c in ordered[:MAX_ROWS]
+        (look.clock(c.t), c.session, c.endpoint, look.seconds(c.waited_seconds), f"“{c.text}”")
+        for c in ordered
     ]
-    worst = Counter(c.endpoint for c in found).most_common(1)[0]
-    caption = (
-        f"{len(found)} complaints, longest wait first ({seconds(ordered[0].waited_seconds)}); "
-        f"{worst[1]} of them about {worst[0]}."
-    )
+    endpoint, count = Counter(c.endpoint for c in found).most_common(1)[0]
+    longest = look.seconds(ordered[0].waited_seconds)
+    caption = f"{len(found)} complaints, longest wait first ({longest}); {count} of them about {endpoint}."
     heads = ("time", "customer", "endpoint", "waited", "what they wrote")
-    return page(caption, f"{caption} The first: {ordered[0].text}", table(heads, rows))
+    return look.page(caption, f"{caption} The first: {ordered[0].text}", look.table(heads, rows))
+
+
+def deployments(found: Sequence[Deployment]) -> Picture:
+    """Who brought what to production, from what, how, why, and how it ended; newest first."""
+    if not found:
+        return look.nothing("deployments")
+    ordered = sorted(found, key=lambda d: -d.started)[:MAX_ROWS]
+    rows = [
+        (d.id, look.badge(ENDING[d.state], d.state), look.bold(d.version), d.previous or "–", d.strategy,
+         d.who, look.lines(d.why, d.error), look.clock(d.started),
+         look.seconds(d.seconds) if d.ended else "–")
+        for d in ordered
+    ]  # fmt: skip
+    caption = f"{len(found)} deployments, newest first; the last: {ordered[0].version}, {ordered[0].state}."
+    alt = (
+        caption
+        + " "
+        + "; ".join(f"{d.id}: {d.previous} to {d.version} {d.strategy} {d.state}" for d in ordered)
+    )
+    heads = ("", "ended", "version", "before", "strategy", "who", "why", "when", "took")
+    return look.page(caption, alt, look.table(heads, rows))
 
 
 def doctor(rows: Iterable[Any]) -> Picture:
     """What is on this machine: records, mappings or tuples of name, ok, detail, what to do."""
-    found = [
-        (
-            str(pick(r, "name", 0)),
-            pick(r, "ok", 1, None),
-            str(pick(r, "detail", 2)),
-            str(pick(r, "what_to_do", 3)),
-        )
-        for r in rows
-    ]
-    if not found:
-        return nothing("the doctor's findings")
-    words = {True: ("good", "there"), False: ("bad", "missing"), None: ("quiet", "not needed")}
-    cells = [
-        (badge(*words[None if ok is None else bool(ok)]), name, detail, todo)
-        for name, ok, detail, todo in found
-    ]
-    bad = [name for name, ok, _, _ in found if ok is not None and not ok]
-    caption = f"This machine: {len(found) - len(bad)} of {len(found)} fine." + (
-        f" Missing: {', '.join(bad)}." if bad else ""
-    )
-    alt = caption + " " + "; ".join(f"{name}: {detail}" for name, _, detail, _ in found)
-    return page(caption, alt, table(("", "what", "found", "what to do"), cells))
+    return look.checklist(rows, "This machine", {True: "there", False: "missing", None: "not needed"})

@@ -1,11 +1,11 @@
-"""Realistic records, and every view drawn from them once; `python -m tests.views.examples DIR` writes them out to look at."""
+"""Realistic records, and every view drawn from them; `python -m tests.views.examples DIR` writes them out."""
 
 from __future__ import annotations
 
 import random
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from devops_lab import views
@@ -64,22 +64,39 @@ PIPELINE = [
 ]
 BROKEN = [
     *STEPS[:2],
-    Step("compile score.c", 0.05, ok=False, started=T0 + 0.203, output="score.c:14:9: error: expected ';' before 'return'"),
+    Step(
+        "compile score.c",
+        0.05,
+        ok=False,
+        started=T0 + 0.203,
+        output="score.c:14:9: error: expected ';' before 'return'",
+    ),
     Step("make the wheel", 0, output="skipped: the step before failed"),
     Step("test", 0, output="skipped: nothing was built"),
 ]
-ARTIFACT = Artifact("ab12cd34ef56", "1.1.0", "work/dist/bento-1.1.0-py3-none-any.whl", DIGEST, 48_310, STEPS, T0)
+ARTIFACT = Artifact(
+    "ab12cd34ef56", "1.1.0", "work/dist/bento-1.1.0-py3-none-any.whl", DIGEST, 48_310, STEPS, T0
+)
 ITEMS = [
     Item("B-12", "Search that forgives spelling", "feature", 5, 8, time_criticality=3, depends_on=["B-9"]),
     Item("B-14", "Photos of every lunch box", "feature", 8, 13, risk_reduction=1),
     Item("B-15", "Wrong total with vouchers", "bug", 2, 5, time_criticality=8),
     Item("B-16", "Write every click to the log", "feature", 3, 2),
     Item("B-9", "Index for the menu", "operations", 3, 5, risk_reduction=5),
-    *[Item(f"B-{n}", f"An earlier piece of work, number {n}", "feature", 3, 3, status="done", sprint=n // 3) for n in range(1, 9)],
+    *[
+        Item(f"B-{n}", f"An earlier piece of work, number {n}", "feature", 3, 3, status="done", sprint=n // 3)
+        for n in range(1, 9)
+    ],
     Item("B-99", "Migration of orders <old> & new", "operations", 1, 1, status="done"),
 ]
 FINDINGS = [
-    Finding("B-14", "needs 900 MB of storage, the platform has 200 MB a replica", "blocks", "link to the supplier's photos", 0),
+    Finding(
+        "B-14",
+        "needs 900 MB of storage, the platform has 200 MB a replica",
+        "blocks",
+        "link to the supplier's photos",
+        0,
+    ),
     Finding("B-16", "writes 40 MB of logs a minute, the limit is 5", "risk", "count clicks as a metric"),
 ]
 SPRINT = Sprint(4, 10, ["B-15", "B-9"], 5, 10, "wsjf", T0)
@@ -93,7 +110,9 @@ def report() -> TestReport:
         for suite, count in (("unit", 31), ("integration", 12), ("contract", 7))
         for n in range(count)
     ]
-    cases[3] = Case("test_total_with_voucher", "unit", "failed", 0.01, "assert 11.50 == 12.00\n  where 11.50 = total(...)")
+    cases[3] = Case(
+        "test_total_with_voucher", "unit", "failed", 0.01, "assert 11.50 == 12.00\n  where 11.50 = total(...)"
+    )
     cases[40] = Case("test_postgresql", "integration", "skipped", 0.0, "no PostgreSQL here")
     return TestReport("ab12cd34", DIGEST, cases, 87.4, 0.93, T0, ["1 test failed: test_total_with_voucher"])
 
@@ -117,7 +136,17 @@ index 1234567..89abcde 100644
      return amount
 """
 RELEASES = [
-    Release(v, f"ab12cd3{n}ef", f"v{v}", DIGEST, f"registry/bento-{v}.whl", 48_000 + n, "", f"registry/bento-{v}.cdx.json", T0 + n)
+    Release(
+        v,
+        f"ab12cd3{n}ef",
+        f"v{v}",
+        DIGEST,
+        f"registry/bento-{v}.whl",
+        48_000 + n,
+        "",
+        f"registry/bento-{v}.cdx.json",
+        T0 + n,
+    )
     for n, v in enumerate(("1.0.0", "1.1.0", "1.2.0"))
 ]
 TRAIL = [
@@ -133,7 +162,9 @@ EVENTS = [
     Event(T0 + 2, "code", "code.merged", "commit:ab12cd34"),
     Event(T0 + 3, "build", "build.done", "commit:ab12cd34"),
     Event(T0 + 4, "test", "test.failed", "artifact:4f1c"),
-    Event(T0 + 8, "deploy", "deploy.started", "deployment:2", "1.0.0 to 1.1.0, rolling", "ann", "the new search"),
+    Event(
+        T0 + 8, "deploy", "deploy.started", "deployment:2", "1.0.0 to 1.1.0, rolling", "ann", "the new search"
+    ),
     Event(T0 + 14, "deploy", "deploy.done", "deployment:2", "1.1.0 serves", "ann"),
     Event(T0 + 41, "monitor", "alert.firing", "alert:memory", "memory above 80 MB"),
 ]
@@ -148,22 +179,48 @@ DEPLOYMENT = Deployment(
 REPLICAS = [
     Replica("r1", "blue", "1.0.0", "127.0.0.1", 41001, 4711, T0, "draining", T0),
     Replica("r2", "green", "1.1.0", "127.0.0.1", 41002, 4712, T0 + 5, "healthy", T0 + 5),
-    Replica("r3", "green", "1.1.0", "127.0.0.1", 41003, 4713, T0 + 6, "dead", T0 + 6, 2, reason="killed by signal 9"),
+    Replica(
+        "r3",
+        "green",
+        "1.1.0",
+        "127.0.0.1",
+        41003,
+        4713,
+        T0 + 6,
+        "dead",
+        T0 + 6,
+        2,
+        reason="killed by signal 9",
+    ),
 ]
 ENDPOINTS = [
-    {"endpoint": "/api/search", "rate": 41.0, "errors": 0.5, "p50_ms": 310.0, "p95_ms": 812.0, "p99_ms": 1033.0},
+    {
+        "endpoint": "/api/search",
+        "rate": 41.0,
+        "errors": 0.5,
+        "p50_ms": 310.0,
+        "p95_ms": 812.0,
+        "p99_ms": 1033.0,
+    },
     {"endpoint": "/api/menu", "rate": 80.2, "errors": 0, "p50_ms": 2.1, "p95_ms": 5.4, "p99_ms": 9.8},
     ("/api/orders", 12.0, 0.0, 6.0, 14.0, 22.0),
 ]
 PROFILE = Profile(
-    {"distance (bento/search.py:41)": 0.62, "lower (bento/search.py:38)": 0.14, "execute (bento/db.py:20)": 0.09, "render": 0.04},
+    {"distance (bento/search.py:41)": 0.62, "lower (search.py:38)": 0.14, "execute": 0.09, "render": 0.04},
     {
         "main;serve;search;rank;distance (bento/search.py:41)": 62, "main;serve;search;rank;lower": 14,
-        "main;serve;search;execute": 9, "main;serve;menu;render": 4, "main;serve;menu": 2, "main;serve;idle": 9,
+        "main;serve;search;execute": 9, "main;serve;menu;render": 4, "main;serve;menu": 2,
+        "main;serve;idle": 9,
     },
 )  # fmt: skip
 COMPLAINTS = [
-    Complaint("ann-17", "/api/search", 2.4, T0 + 30, "I typed “udon” and waited for ages. I went elsewhere for lunch."),
+    Complaint(
+        "ann-17",
+        "/api/search",
+        2.4,
+        T0 + 30,
+        "I typed “udon” and waited for ages. I went elsewhere for lunch.",
+    ),
     Complaint("bob-3", "/api/search", 1.1, T0 + 31, "Search is slow today."),
     Complaint("eve-8", "/api/orders", 1.6, T0 + 33, "Did my order <go through>?"),
 ]
@@ -173,8 +230,8 @@ ALERTS = [
     Alert("disk", "pending", T0 + 44, 4_100_000.0, "production"),
 ]
 LOGS = [
-    LogLine(T0 + n, ("info", "info", "warning", "error")[n % 4], f"GET /api/search took long ({n})", "r2", "1.1.0", "/api/search",
-            f"req{n:08d}", 200 if n % 4 < 3 else 500, 0.012 * n)
+    LogLine(T0 + n, ("info", "info", "warning", "error")[n % 4], f"a slow search ({n})", "r2", "1.1.0",
+            "/api/search", f"req{n:08d}", 200 if n % 4 < 3 else 500, 0.012 * n)
     for n in range(70)
 ]  # fmt: skip
 VALUE = [(T0, "1.0.0", 0.0), (T0 + 34, "1.1.0", 8.0), (T0 + 71, "1.2.0", 13.0), (T0 + 95, "1.1.0", 8.0)]
@@ -196,7 +253,7 @@ def fill(store: Store) -> None:
         status = 503 if 9.0 < t - T0 < 9.4 and dice.random() < 0.3 else 200
         requests.append(Outcome(t, "/api/search", status, dice.gammavariate(2, 0.006), release, "load-1"))
     store.add_requests(requests)
-    rows = []
+    rows: list[tuple[float, str, str, str, str, float]] = []
     for n in range(60):
         crowd = 40 + 80 * max(0, 1 - abs(n - 30) / 20)
         count = 1 + (crowd > 60) + (crowd > 80) + (crowd > 100)
@@ -205,7 +262,8 @@ def fill(store: Store) -> None:
             for metric, value in (
                 ("requests_per_second", crowd / count * dice.uniform(0.95, 1.05)),
                 ("errors_per_second", 1.5 if 40 < n < 44 else 0.0), ("p50_ms", 4 + dice.random()),
-                ("p95_ms", 11 + crowd / count / 4 + dice.random()), ("p99_ms", 20 + crowd / count / 2 + 3 * dice.random()),
+                ("p95_ms", 11 + crowd / count / 4 + dice.random()),
+                ("p99_ms", 20 + crowd / count / 2 + 3 * dice.random()),
                 ("memory_bytes", 44e6 + 0.9e6 * n), ("cpu_percent", 10 + crowd / count / 3),
             ):  # fmt: skip
                 rows.append((T0 + n, metric, f"r{replica}", "1.1.0", "", value))
@@ -214,7 +272,11 @@ def fill(store: Store) -> None:
 
 def pictures(store: Store) -> dict[str, Picture]:
     """Every view, drawn from the records above."""
-    progress = [Progress("plan-1", "right", "", T0), Progress("plan-2", "not yet", "", T0), Progress("code-1", "right", "", T0)]
+    progress = [
+        Progress("plan-1", "right", "", T0),
+        Progress("plan-2", "not yet", "", T0),
+        Progress("code-1", "right", "", T0),
+    ]
     return {
         "lifecycle": views.lifecycle(EVENTS, progress, dict.fromkeys(("plan", "code", "build", "repeat"), 2)),
         "board": views.board(ITEMS, SPRINT, FINDINGS),
@@ -227,7 +289,12 @@ def pictures(store: Store) -> dict[str, Picture]:
         "tests": views.tests(report()),
         "matrix": views.matrix(BUGS),
         "diff": views.diff(DIFF),
-        "checks": views.checks([("tests touched", True, "tests/unit/test_orders.py"), ("no secrets", False, "line 12 of settings.py")]),
+        "checks": views.checks(
+            [
+                ("tests touched", True, "tests/unit/test_orders.py"),
+                ("no secrets", False, "line 12 of settings.py"),
+            ]
+        ),
         "registry": views.registry(RELEASES),
         "trail": views.trail(TRAIL),
         "rollout": views.rollout(store, DEPLOYMENT),
@@ -237,7 +304,16 @@ def pictures(store: Store) -> dict[str, Picture]:
         "replicas": views.replicas(REPLICAS),
         "endpoints": views.endpoints(ENDPOINTS),
         "profile": views.profile(PROFILE),
-        "profile_flat": views.profile(Profile({"a": 0.6, "a_function_with_a_very_long_name (bento/some/module.py:1)": 0.4})),
+        "memory": views.memory(store, T0, T0 + 60),
+        "before_after": views.before_after({"1.3.0": 5120.0, "1.3.1": 12.5}),
+        "services": views.services(
+            [("database", "orders are kept here", "SQL", "DATABASE_URL", "sqlite:///bento.db")]
+        ),
+        "rollout_steps": views.rollout_steps(DEPLOYMENT),
+        "deployments": views.deployments([DEPLOYMENT]),
+        "profile_flat": views.profile(
+            Profile({"a": 0.6, "a_function_with_a_very_long_name (bento/some/module.py:1)": 0.4})
+        ),
         "value_clock": views.value_clock(VALUE),
         "complaints": views.complaints(COMPLAINTS),
         "inbox": views.inbox(EVENTS),
@@ -267,6 +343,13 @@ def empties(store: Store) -> dict[str, Callable[[], Picture]]:
         "scaling": lambda: views.scaling(store, T0, T0 + 60),
         "replicas": lambda: views.replicas([]),
         "endpoints": lambda: views.endpoints([]),
+        "memory": lambda: views.memory(store, T0, T0 + 60),
+        "before_after": lambda: views.before_after({}),
+        "services": lambda: views.services([]),
+        "rollout_steps": lambda: views.rollout_steps(replace(DEPLOYMENT, steps=[])),
+        "deployments": lambda: views.deployments([]),
+        "build_steps": lambda: views.build_steps(store),
+        "test_progress": lambda: views.test_progress(store),
         "profile": lambda: views.profile(Profile({})),
         "value_clock": lambda: views.value_clock([]),
         "complaints": lambda: views.complaints([]),

@@ -1,0 +1,227 @@
+"""Every view, drawn from realistic records and from nothing."""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from devops_lab import views
+from devops_lab.model import Outcome, TestReport
+from devops_lab.store import Store
+from devops_lab.views.picture import Picture
+from tests.views import examples
+
+# What a reader must find in words, whatever they can see.
+FACTS = {
+    "lifecycle": ["5 of 10", "plan, code, build, deploy, monitor"],
+    "board": ["Sprint 4: 5 of 10 points", "B-14 (blocks)", "B-15, B-9"],
+    "forecast": ["within 3 sprints", "85 % within 4"],
+    "modes": ["Continuous Delivery: Plan to Test", "Continuous Integration: Plan to Release"],
+    "pipeline": ["8 steps", "Lead time: 1.92 s", "transpile app.ts ✔ 172 ms"],
+    "pipeline_failed": ["stopped at compile score.c", "compile score.c ✘", "test ○ skipped"],
+    "build": ["ab12cd34", examples.DIGEST, "48.3 kB"],
+    "scorers": ["39.7 times", "C: 2.1 ms"],
+    "tests": ["48 of 50 passed", "test_total_with_voucher: failed", "gate is closed"],
+    "matrix": ["2 of 4", "Escaped: slow-search, wrong-total"],
+    "diff": ["2 lines added, 1 removed", "src/bento/orders.py"],
+    "checks": ["1 ok", "no secrets"],
+    "services": ["database"],
+    "registry": ["1.2.0, 1.1.0, 1.0.0"],
+    "trail": ["deployment:2", "built from commit:ab12cd34"],
+    "rollout": ["1.0.0 → 1.1.0", "done after 6 s", "9 failed", "half of the traffic"],
+    "rollout_steps": ["rolling 1.0.0 → 1.1.0", "5 steps"],
+    "deployments": ["1.0.0 to 1.1.0 rolling done"],
+    "traffic": ["1320 requests", "9 failed"],
+    "golden_signals": ["p95 in ms 2", "3 events marked", "97.1 MB"],
+    "memory": ["r0 (1.1.0) 44.0 to 97.1 MB"],
+    "scaling": ["1 to 4 replicas", "116 replica-seconds"],
+    "replicas": ["1 of 3", "r3 dead 1.1.0 killed by signal 9"],
+    "endpoints": ["/api/search is the slowest", "812.0 ms"],
+    "profile": ["distance (bento/search.py:41) takes 62 %"],
+    "profile_flat": ["a takes 60 %"],
+    "before_after": ["409.6 times"],
+    "value_clock": ["1.2.0: 13", "in customers' hands: 8;"],
+    "complaints": ["3 complaints", "2.4 s", "2 of them about /api/search"],
+    "inbox": ["alert.firing"],
+    "logs": ["70 log lines", "17 error", "newest 50"],
+    "alerts": ["1 firing, 1 resolved, 1 pending"],
+    "doctor": ["C compiler"],
+}
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Picture]]:
+    store = Store(tmp_path_factory.mktemp("views") / "lab.db")
+    examples.fill(store)
+    yield examples.pictures(store)
+    store.close()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(tmp_path / "lab.db")
+    yield store
+    store.close()
+
+
+def test_every_picture_has_its_facts_listed(drawn: dict[str, Picture]) -> None:
+    assert set(drawn) == set(FACTS)
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_says_the_key_facts_in_words(drawn: dict[str, Picture], name: str) -> None:
+    picture = drawn[name]
+    words = f"{picture.caption}\n{picture.alt}"
+    assert picture.caption.strip()
+    assert picture.alt.strip()
+    assert [fact for fact in FACTS[name] if fact not in words] == []
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_shows_without_widget_script_or_drawing_in_html(drawn: dict[str, Picture], name: str) -> None:
+    for data, _ in drawn[name].bundles():
+        assert set(data) in ({"image/png", "text/plain"}, {"text/html", "text/plain"})
+        assert not re.search(r"<(script|svg|style|img)|class=|on\w+=", data.get("text/html", ""))
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_every_cell_has_a_colour_and_a_ground_of_its_own(drawn: dict[str, Picture], name: str) -> None:
+    for style in re.findall(r'<(?:td|th|pre)\b[^>]*style="([^"]*)"', drawn[name].html):
+        assert "color:#" in style
+        assert "background:#" in style
+    assert not re.search(r"<t[dh]>", drawn[name].html)
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_figures_are_sharp_and_small(drawn: dict[str, Picture], name: str) -> None:
+    picture = drawn[name]
+    if picture.png:
+        width, _ = struct.unpack(">II", picture.png[16:24])
+        assert width == 2 * picture.width
+        assert len(picture.png) < 120_000
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_nothing_is_cut_off_at_the_edge(drawn: dict[str, Picture], name: str) -> None:
+    if drawn[name].png:
+        image = Image.open(io.BytesIO(drawn[name].png)).convert("L")
+        wide, high = image.size
+        for strip in ((0, 0, 2, high), (wide - 2, 0, wide, high), (0, 0, wide, 2), (0, high - 2, wide, high)):
+            assert min(image.crop(strip).tobytes()) > 240, f"ink in the strip {strip}"
+
+
+def test_all_views_can_have_nothing_to_show(store: Store) -> None:
+    for name, draw in examples.empties(store).items():
+        picture = draw()
+        assert "Nothing yet" in picture.html, name
+        assert picture.alt.startswith("Nothing yet"), name
+        assert picture.caption, name
+
+
+def test_a_lab_where_nothing_happened_has_an_unlit_loop(store: Store) -> None:
+    picture = views.lifecycle(store)
+    assert "0 of 10" in picture.caption
+    assert picture.png
+
+
+def test_the_loop_reads_events_and_exercises_from_the_store(store: Store) -> None:
+    store.event("build", "build.started", "commit:1")
+    store.event("test", "test.failed", "commit:1")
+    store.event("plan", "plan.chosen", "sprint:1")
+    assert "Done: plan." in views.lifecycle(store).alt
+
+
+def test_text_from_records_is_escaped(drawn: dict[str, Picture]) -> None:
+    assert "<old>" not in drawn["board"].html
+    assert "&lt;old&gt;" in drawn["board"].html
+    assert "&lt;every&gt;" in drawn["diff"].html
+    assert "<go through>" not in drawn["complaints"].html
+
+
+def test_a_rollout_without_customers_still_shows_its_steps(store: Store) -> None:
+    store.put(examples.DEPLOYMENT)
+    picture = views.rollout(store)
+    assert "0 requests" in picture.caption
+    assert "drain and stop the old" in picture.html
+
+
+def test_a_refused_rollout_tells_its_error(store: Store) -> None:
+    refused = replace(examples.DEPLOYMENT, state="refused", error="/readyz answered 503")
+    assert "/readyz answered 503" in views.rollout(store, refused).html
+
+
+def test_traffic_with_failures_only(store: Store) -> None:
+    store.add_requests([Outcome(examples.T0 + n, "/", 0, 1.0, run="r") for n in range(3)])
+    assert "3 failed" in views.traffic(store, examples.T0).caption
+
+
+def test_a_stale_metric_leaves_a_gap_not_a_zero(store: Store) -> None:
+    from devops_lab.views.running import gather
+
+    store.add_samples([(examples.T0 + n, "p95_ms", "r1", "1", "", 5.0) for n in (0, 1, 8)])
+    assert gather(store, "p95_ms", (examples.T0, examples.T0 + 9)) == [(0, 5.0), (1, 5.0), (8, 5.0)]
+
+
+def test_samples_of_one_endpoint_are_not_those_of_all(store: Store) -> None:
+    from devops_lab.views.running import gather
+
+    rows = [
+        (examples.T0, "p95_ms", "r1", "1", endpoint, value) for endpoint, value in (("", 5.0), ("/a", 9.0))
+    ]
+    store.add_samples(rows)
+    window = (examples.T0, examples.T0 + 1)
+    assert gather(store, "p95_ms", window) == [(0, 5.0)]
+    assert gather(store, "p95_ms", window, endpoint="/a") == [(0, 9.0)]
+
+
+def test_a_build_under_way_and_one_that_failed_show_as_such(store: Store) -> None:
+    store.event("build", "build.started", "commit:1", "building 1.1.0")
+    assert "building 1.1.0, for 0 s" in views.build_steps(store).alt
+    store.event("build", "build.failed", "commit:1", "score.c:14: expected ;")
+    assert "score.c:14" in views.build_steps(store).html
+    store.event("build", "build.done", "commit:1")
+    store.put(examples.ARTIFACT)
+    assert "bento-1.1.0" in views.build_steps(store).caption
+
+
+def test_endpoints_takes_the_customers_rows_in_seconds() -> None:
+    row = {
+        "endpoint": "/",
+        "release": "1.0.0",
+        "rate": 10.0,
+        "failed": 5,
+        "requests": 50,
+        "p50": 0.1,
+        "p95": 0.25,
+        "p99": 0.3,
+    }
+    picture = views.endpoints([row])
+    assert "/ (1.0.0) is the slowest: p95 250.0 ms" in picture.caption
+    assert "1.00" in picture.html  # 10 requests a second, one in ten failed
+
+
+def test_an_unknown_suite_is_shown_too() -> None:
+    case = replace(examples.report().cases[0], suite="smoke")
+    report = TestReport("c", "d", [case], 10.0, 0.1, examples.T0)
+    assert "smoke" in views.tests(report).html
+
+
+def test_a_trail_with_a_circle_ends() -> None:
+    picture = views.trail([("a", "from", "b", 1.0), ("b", "from", "a", 1.0)])
+    assert "see above" in picture.html
+
+
+def test_importing_views_is_light() -> None:
+    heavy = "matplotlib, PIL, ipywidgets, IPython, jupyter_core"
+    code = f"import sys, devops_lab.views; print([m for m in '{heavy}'.split(', ') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
