@@ -170,9 +170,10 @@ class Rollout:
     def _look_closer(self, replica: Replica, since: dict[str, float]) -> None:
         """A replica that answers that it is not well gets little time; one that is still silent, more."""
         young = replica.state == "starting" and time.time() - replica.started < 1.0
-        if young or time.time() - since.get(f"asked {replica.id}", 0.0) < 0.2:
+        asked = f"asked {replica.id} {replica.state}"
+        if young or time.time() - since.get(asked, 0.0) < 0.2:
             return
-        since[f"asked {replica.id}"] = time.time()
+        since[asked] = time.time()
         answer = unwell(replica)
         if not answer:
             since.pop(replica.id, None)

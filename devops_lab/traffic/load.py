@@ -50,7 +50,7 @@ class LoadSpec:
     even: bool = False
     mix: dict[str, float] = field(default_factory=lambda: dict(MIX))
     seed: int = 7
-    max_in_flight: int = 500
+    max_in_flight: int = 800
     timeout_seconds: float = 10.0
     allowed_hosts: list[str] = field(default_factory=list)
 
