@@ -134,7 +134,14 @@ def test_faults_do_not_give_themselves_away() -> None:
 
 
 def test_the_changes_of_the_story_apply_one_after_another_and_every_fault_after_them(clone: Path) -> None:
-    story = ("dietary-filter", "daily-special", "slow-search", "memory-leak", "fix-search-c", "pickup-time")
+    story: tuple[str, ...] = (
+        "dietary-filter",
+        "daily-special",
+        "slow-search",
+        "memory-leak",
+        "fix-search-c",
+        "pickup-time",
+    )
     story += ("fix-memory-leak", "order-history", "discount-code", "wrong-total", "fix-wrong-total")
     git(clone, "checkout", "-q", "-B", "story", "v1.0.0")
     for change in story:

@@ -19,8 +19,10 @@ from devops_lab.shop import Change, apply_change, changes, found_repository
 SCORER = ("cc", "-O2", "-shared", "-fPIC", "-o", "src/bento/_score.so", "native/score.c")
 PAGE = """
 const fs = require("fs"), m = require("module");
-fs.writeFileSync("src/bento/static/app.js", m.stripTypeScriptTypes(fs.readFileSync("frontend/app.ts", "utf8")));
+const script = m.stripTypeScriptTypes(fs.readFileSync("frontend/app.ts", "utf8"));
+fs.writeFileSync("src/bento/static/app.js", script);
 """
+pytestmark = pytest.mark.slow
 Check = Callable[[list[str]], tuple[str, str]]
 
 
@@ -38,7 +40,7 @@ def transpile(source: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def check(tmp_path_factory: pytest.TempPathFactory) -> Check:
-    """Builds the shop with some changes, installs the wheel, and runs its suite: (green, red or none, output)."""
+    """Builds the shop with changes, installs the wheel, runs its suite: (green, red or none; output)."""
     if shutil.which("cc") is None:
         pytest.skip("there is no C compiler")
     root = tmp_path_factory.mktemp("suite")
