@@ -150,7 +150,6 @@ class Observer:
                     path.unlink()
                     self.positions.pop(path.stem, None)
                     self.world.store.remove(LogPosition, path.stem)
-        _cut_access_log(self.world.production / "envoy" / "access.jsonl")
 
     def _take_in(self, path: Path, now: float, release: str) -> None:
         start, size = self.positions.get(path.stem, 0), size_of(path)
@@ -262,8 +261,3 @@ def size_of(path: Path | None) -> int:
         return path.stat().st_size if path else 0
     except OSError:
         return 0
-
-
-def _cut_access_log(path: Path, most_bytes: int = 20_000_000) -> None:
-    if size_of(path) > most_bytes:
-        os.truncate(path, 0)

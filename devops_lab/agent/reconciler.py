@@ -88,6 +88,7 @@ class Reconciler:
 
     def keep_envoy_running(self) -> None:
         if self.envoy.alive():
+            self.envoy.bound_access_log()
             return
         died, self.routed = bool(self.envoy.pid), {}
         self.envoy.start()

@@ -7,15 +7,18 @@ installed and byte-compiled once a lock, into a template; an environment is that
 from __future__ import annotations
 
 import compileall
+import errno
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from devops_lab.errors import BuildFailed, MissingTool
+from devops_lab.errors import BuildFailed, DiskFull, MissingTool
 from devops_lab.processes import clean_environment as clean_environment
 
 STAMP = "made-from"  # inside an environment: which lock and which wheel it holds
@@ -37,22 +40,17 @@ def environment(root: Path, lock: Path, wheel: Path, into: Path) -> Path:
 
     Raises:
         BuildFailed: the packages or the wheel can't be installed; carries uv's own words.
+        DiskFull: there is no room; nothing half made is left.
     """
     stamp = f"{sha256(lock)} {sha256(wheel)}"
     python = into / "bin" / "python"
     if read_stamp(into) == stamp:
         return python
     template = template_for(root, lock)
-    aside = into.with_name(f".{into.name}.{uuid.uuid4().hex[:8]}")
-    aside.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with built_aside(into, stamp) as aside:
         clone(template, aside)
         add_wheel(aside, template, wheel)
         compile_new(aside)
-        (aside / STAMP).write_text(stamp)
-        put_into_place(aside, into, stamp)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return python
 
 
@@ -62,9 +60,7 @@ def template_for(root: Path, lock: Path) -> Path:
     into = root / "work" / "templates" / stamp[:16]
     if read_stamp(into) == stamp:
         return into
-    aside = into.with_name(f".{into.name}.{uuid.uuid4().hex[:8]}")
-    aside.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with built_aside(into, stamp) as aside:
         base = getattr(sys, "_base_executable", None) or sys.executable
         uv(["venv", "--quiet", "--relocatable", "--python", base, str(aside)])
         try:
@@ -72,11 +68,24 @@ def template_for(root: Path, lock: Path) -> Path:
         except BuildFailed:  # the cache lacks something: ask the index, which costs a quarter of a second
             install(aside, ["--no-deps", "-r", str(lock)])
         compile_new(aside)
+    return into
+
+
+@contextmanager
+def built_aside(into: Path, stamp: str) -> Iterator[Path]:
+    """A folder to build in, beside `into`; renamed to it when whole, removed when anything fails."""
+    aside = into.with_name(f".{into.name}.{uuid.uuid4().hex[:8]}")
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield aside
         (aside / STAMP).write_text(stamp)
         put_into_place(aside, into, stamp)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise no_room(str(error)) from error
+        raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    return into
 
 
 def clone(template: Path, into: Path) -> None:
@@ -148,11 +157,21 @@ def uv(arguments: list[str]) -> str:
     """
     done = subprocess.run([uv_program(), *arguments], env=clean_environment(), capture_output=True, text=True)
     if done.returncode:
+        if os.strerror(errno.ENOSPC) in done.stderr:
+            raise no_room(done.stderr.strip())
         raise BuildFailed(
             f"uv {' '.join(arguments[:2])} failed:\n{done.stderr.strip()}",
             next_step="Check the network and the lock file, then try again.",
         )
     return done.stdout
+
+
+def no_room(words: str) -> DiskFull:
+    return DiskFull(
+        f"No room left for the environment: {words}",
+        expected="about 100 megabytes free",
+        next_step="Free some space (`devops-lab clean` removes a lab), then try again.",
+    )
 
 
 def uv_program() -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -9,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from devops_lab.engines import environments
 from devops_lab.engines.environments import environment, uv
-from devops_lab.errors import BuildFailed
+from devops_lab.errors import BuildFailed, DiskFull
 
 
 def wheel(folder: Path, says: str) -> Path:
@@ -73,6 +76,19 @@ def test_parallel_callers_get_one_whole_environment(tmp_path: Path) -> None:
         made = [pool.submit(environment, tmp_path, locked, built, tmp_path / "env") for _ in range(3)]
     assert {says(one.result()) for one in made} == {"one"}
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".env")] == []
+
+
+def test_a_full_disk_is_told_and_leaves_nothing_half_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(environments, "compile_new", full)
+    with pytest.raises(DiskFull, match="No space left"):
+        environment(tmp_path, lock(tmp_path), wheel(tmp_path, "one"), tmp_path / "env")
+    assert not (tmp_path / "env").exists()
+    assert list((tmp_path / "work" / "templates").iterdir()) == []
 
 
 def test_what_can_not_be_installed_is_told_in_uvs_words(tmp_path: Path) -> None:
