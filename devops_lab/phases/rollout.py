@@ -17,7 +17,7 @@ from devops_lab.phases import World
 from devops_lab.waits import until
 
 OnStep = Callable[[Step], None]
-HEALTH_SECONDS = 15.0  # for a whole pool to become healthy
+HEALTH_SECONDS = 25.0  # for a whole pool to become healthy
 NOT_READY_SECONDS = 3.0  # a replica that answers "not ready" for this long is not going to be
 DEATHS = 2  # replicas of the new version that may die before it is given up
 WORDS = 12  # last log lines that a refusal carries
@@ -242,7 +242,7 @@ class Rollout:
 
 
 def unwell(replica: Replica) -> str:
-    """What a replica's own health checks say against it; nothing when all is well, or it is silent.
+    """What a replica's own health checks say against it; nothing when all is well, or it still starts.
 
     The proxy asks only whether it is ready; that it calls itself alive counts as well before it gets traffic.
     """
@@ -252,6 +252,6 @@ def unwell(replica: Replica) -> str:
                 pass
         except urllib.error.HTTPError as error:
             return f"{path} answers {error.code} {error.read(300).decode(errors='replace')}"
-        except OSError:
-            return ""
+        except OSError as error:
+            return "" if replica.state == "starting" else f"{path} does not answer: {error}"
     return ""

@@ -11,19 +11,25 @@ import threading
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from devops_lab.control import Control
 from devops_lab.errors import BadInput, DeployRefused, RegistryRefused
-from devops_lab.model import Deployment, LoadSummary, Pool, Replica, Step
+from devops_lab.git import git
+from devops_lab.model import Deployment, DeploymentState, LoadSummary, Pool, Release, Replica, Step
 from devops_lab.phases import World
 from devops_lab.phases.canary import Served, judge
 from devops_lab.phases.deploy import Deploy
 from devops_lab.phases.operate import Operate
+from devops_lab.phases.plan import Plan
 from devops_lab.phases.rollout import Baseline, exclusive
+from devops_lab.settings import Settings
+from devops_lab.shop import apply_change, found_repository
+from devops_lab.store import Store
 from devops_lab.waits import until
 from tests.phases.production import production
 
@@ -327,6 +333,27 @@ def test_the_agent_may_die_in_the_middle(world: World) -> None:
         deploy.run("1.1.0", on_step=kill_agent)
     assert deploy.current() == "1.0.0"
     assert serving(world) == {"1.0.0": 2}
+
+
+def test_the_value_clock_is_flat_until_a_deployment_brings_value(tmp_path: Path) -> None:
+    found_repository(tmp_path / "origin.git", tmp_path / "shop", date(2026, 1, 5))
+    world = World(tmp_path, Settings(), Store(tmp_path / "lab.db"))
+    world.store.event("plan", "lab.founded", "lab")
+    first = git(world.shop, "rev-parse", "HEAD")
+    second = apply_change(world.shop, "dietary-filter")
+    git(world.shop, "push", "--quiet", "origin", "main")
+    for version, commit in (("1.0.0", first), ("1.1.0", second)):
+        world.store.put(Release(version, commit, f"v{version}", "", "", 0, "", "", 0.0))
+    assert [value for _, _, value in Deploy(world).value_clock()] == [
+        0.0
+    ]  # built, tested, released: no value yet
+    history = [("1.0.0", "done"), ("1.1.0", "refused"), ("1.1.0", "done"), ("1.0.0", "done")]
+    for number, (version, state) in enumerate(history, 1):
+        record = Deployment(number, version, "", "rolling", "", "", "running", number, number + 0.5)
+        world.store.put(replace(record, state=cast(DeploymentState, state)))
+    worth = next(i.value for i in Plan(world).backlog() if i.change == "dietary-filter")
+    clock = Deploy(world).value_clock()[1:]
+    assert clock == [(1.5, "1.0.0", 0.0), (3.5, "1.1.0", worth), (4.5, "1.0.0", 0.0)]
 
 
 @pytest.mark.parametrize(
