@@ -1,0 +1,160 @@
+"""One notebook in JupyterLab in a real Chromium: run all cells, use a widget, see the lab change."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+
+from devops_lab.lab import Lab, clean
+from devops_lab.model import Sprint
+from devops_lab.processes import clean_environment
+from devops_lab.waits import until
+
+SOURCE = Path(__file__).parents[2] / "notebooks" / "01-plan.ipynb"
+BUTTON = "Choose a sprint by hand"
+TOKEN = "only-for-this-test"
+CHROMIUM_OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
+CHROMIUM_OPTIONS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+
+# The page's "idle" mark shows before the session is ready, and a Run All sent then is lost: ask the session.
+KERNEL_IS_READY = """() => {
+  const session = window.jupyterapp?.shell?.currentWidget?.sessionContext;
+  const kernel = session?.session?.kernel;
+  return session?.isReady && kernel?.connectionStatus === 'connected' && kernel?.status === 'idle';
+}"""
+# Cells off the screen are not in the page: ask the model.
+RESULTS = """() => window.jupyterapp.shell.currentWidget.content.model.sharedModel.cells
+  .filter(cell => cell.cell_type === 'code' && cell.getSource().trim())
+  .map(cell => [cell.execution_count,
+    (cell.outputs || []).filter(o => o.output_type === 'error').map(o => o.ename + ': ' + o.evalue)])"""
+SCROLL_TO = """(text) => {
+  const notebook = window.jupyterapp.shell.currentWidget.content;
+  const index = notebook.widgets.findIndex(w => w.model.sharedModel.getSource().includes(text)
+    && w.model.type === 'code');
+  notebook.activeCellIndex = index;
+  return notebook.scrollToItem(index, 'center');
+}"""
+
+
+@dataclass(frozen=True)
+class Jupyter:
+    url: str
+    lab: Path
+
+
+@pytest.fixture
+def jupyter(tmp_path: Path) -> Iterator[Jupyter]:
+    """JupyterLab on a copy of the notebook, with configuration and data of its own."""
+    notebooks = tmp_path / "root"
+    notebooks.mkdir()
+    shutil.copy(SOURCE, notebooks)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    names = "CONFIG", "DATA", "RUNTIME", "LAB_SETTINGS", "LAB_WORKSPACES"
+    folders = {
+        f"JUPYTER{'' if n.startswith('LAB') else '_'}{n}_DIR": str(tmp_path / n.lower()) for n in names
+    }
+    env = clean_environment() | folders
+    env |= {"IPYTHONDIR": str(tmp_path / "ipython"), "DEVOPS_LAB_DIR": str(tmp_path / "lab")}
+    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
+    command = [
+        sys.executable,
+        "-m",
+        "jupyter",
+        "lab",
+        "--no-browser",
+        "--allow-root",
+        "--ServerApp.ip=127.0.0.1",
+    ]
+    command += [f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}"]
+    command += [f"--ServerApp.root_dir={notebooks}", "--expose-app-in-browser", "--LabApp.news_url=None"]
+    with (tmp_path / "jupyter.log").open("w") as log:
+        server = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
+    try:
+        until(
+            lambda: answers(server, port),
+            "JupyterLab",
+            seconds=90,
+            evidence=(tmp_path / "jupyter.log").read_text,
+        )
+        yield Jupyter(f"http://127.0.0.1:{port}", tmp_path / "lab")
+    finally:
+        server.terminate()  # gracefully: the server ends its kernels
+        try:
+            server.wait(30)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+        if (tmp_path / "lab/lab.toml").exists():
+            clean(tmp_path / "lab")
+
+
+def answers(server: subprocess.Popen[bytes], port: int) -> bool:
+    assert server.poll() is None, "JupyterLab has ended"
+    try:
+        return bool(urlopen(f"http://127.0.0.1:{port}/api/status?token={TOKEN}", timeout=1))
+    except OSError:
+        return False
+
+
+def run_all(page: Any) -> None:
+    """Send Run All by the menu, wait until each cell has run, and see that none failed."""
+    page.wait_for_function(KERNEL_IS_READY, timeout=90_000)
+    page.evaluate("async () => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.info")
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name=re.compile("^Run All Cells")).click()
+
+    def done() -> bool:
+        results = page.evaluate(RESULTS)
+        assert not (errors := [error for _, found in results for error in found]), errors
+        return all(count is not None for count, _ in results) and bool(page.evaluate(KERNEL_IS_READY))
+
+    until(done, "all cells to run", seconds=120, every_seconds=0.2)
+
+
+@pytest.mark.browser
+@pytest.mark.notebook
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(not SOURCE.exists(), reason="there are no notebooks yet")
+def test_run_all_click_and_see_the_lab_change(jupyter: Jupyter, chromium: str) -> None:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium, headless=True, args=CHROMIUM_OPTIONS)
+        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        elsewhere: set[str] = set()
+        page.on("request", lambda request: elsewhere.add(request.url) if is_elsewhere(request.url) else None)
+        page.goto(f"{jupyter.url}/lab/tree/{SOURCE.name}?token={TOKEN}")
+        page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook .jp-Cell").first.wait_for(
+            timeout=90_000
+        )
+        page.evaluate("() => window.jupyterapp.commands.execute('notebook:clear-all-cell-outputs')")
+        run_all(page)
+        with Lab.open(jupyter.lab) as lab:
+            before = len(lab.store.all(Sprint))
+            page.evaluate(SCROLL_TO, BUTTON)
+            button = page.locator("button.jupyter-button", has_text=BUTTON)
+            button.wait_for(timeout=20_000)
+            button.click()
+            until(lambda: len(lab.store.all(Sprint)) > before, "a new sprint in the lab", seconds=30)
+            newest = lab.store.last(Sprint)
+            assert newest
+            assert newest.chosen_by == "hand"
+        assert elsewhere == set()
+        browser.close()
+
+
+def is_elsewhere(url: str) -> bool:
+    return url.startswith("http") and "//127.0.0.1" not in url
