@@ -204,32 +204,34 @@ def replicas(found: Sequence[Replica]) -> Picture:
 
 def endpoints(rows: Iterable[Any]) -> Picture:
     """Rate, errors and waiting of each endpoint, the slowest first (the agent's rows, or the customers')."""
-    found = sorted((_endpoint(row) for row in rows), key=lambda row: -row[4])
+    found = sorted((_endpoint(row) for row in rows), key=lambda row: -(row[4] or 0))
     if not found:
         return look.nothing("the endpoints' figures")
     worst = found[0][4] or 1
     cells = [
-        (name, f"{rate:.1f}", look.badge("bad", f"{errors:.2f}") if errors else "0", f"{p50:.1f}",
-         look.bar(p95 / worst, f"{p95:.1f}", look.ORANGE if p95 == worst else look.SKY), f"{p99:.1f}")
+        (name, f"{rate:.1f}", look.badge("bad", f"{errors:.2f}") if errors else "0", _ms(p50),
+         look.bar((p95 or 0) / worst, _ms(p95), look.ORANGE if p95 == worst else look.SKY), _ms(p99))
         for name, rate, errors, p50, p95, p99 in found
     ]  # fmt: skip
-    caption = f"{found[0][0]} is the slowest: p95 {found[0][4]:.1f} ms."
-    alt = f"{caption} {'; '.join(f'{row[0]} p95 {row[4]:.1f} ms' for row in found)}"
+    caption = f"{found[0][0]} is the slowest: p95 {_ms(found[0][4])} ms."
+    alt = f"{caption} {'; '.join(f'{row[0]} p95 {_ms(row[4])} ms' for row in found)}"
     heads = ("endpoint", "requests/s", "errors/s", "p50, ms", "p95, ms", "p99, ms")
     return look.page(caption, alt, look.table(heads, cells))
 
 
-def _endpoint(row: Any) -> tuple[str, float, float, float, float, float]:
+def _ms(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"  # what was not measured is not zero
+
+
+def _endpoint(row: Any) -> tuple[str, float, float, float | None, float | None, float | None]:
     """A row of the agent (a second, ms) or of the customers (counts, seconds), on the same scales."""
-    rate = look.pick(row, "requests_per_second", 1, None) or look.pick(row, "rate", 1, 0)
-    errors = look.pick(row, "errors_per_second", 2, None)
-    if errors is None:
-        errors = rate * look.pick(row, "failed", 2, 0) / max(look.pick(row, "requests", 9, 1), 1)
-    waits = [look.pick(row, f"{name}_ms", place, None) for place, name in enumerate(("p50", "p95", "p99"), 3)]
-    p50, p95, p99 = (1000 * look.pick(row, name, 9, 0) if value is None else value
-                     for name, value in zip(("p50", "p95", "p99"), waits, strict=True))  # fmt: skip
-    name, release = look.pick(row, "endpoint"), look.pick(row, "release", 9)
-    return f"{name} ({release})" if release else str(name), rate, errors, p50, p95, p99
+    name, release = look.pick(row, "endpoint"), look.pick(row, "release")
+    if look.pick(row, "requests", default=None) is None:
+        waits = [look.pick(row, f"{share}_ms", default=None) for share in ("p50", "p95", "p99")]
+        return name, look.pick(row, "requests_per_second"), look.pick(row, "errors_per_second"), *waits
+    rate, share_failed = look.pick(row, "rate"), look.pick(row, "failed") / max(look.pick(row, "requests"), 1)
+    waits = [1000 * look.pick(row, share) for share in ("p50", "p95", "p99")]
+    return f"{name} ({release})" if release else name, rate, rate * share_failed, *waits
 
 
 # ---- the profile of a replica

@@ -209,6 +209,11 @@ def test_endpoints_takes_the_customers_rows_in_seconds() -> None:
     assert "1.00" in picture.html  # 10 requests a second, one in ten failed
 
 
+def test_endpoints_tells_errors_and_what_was_not_measured(drawn: dict[str, Picture]) -> None:
+    assert "✘ 0.50" in drawn["endpoints"].html
+    assert "/api/orders p95 – ms" in drawn["endpoints"].alt
+
+
 def test_an_unknown_suite_is_shown_too() -> None:
     case = replace(examples.report().cases[0], suite="smoke")
     report = TestReport("c", "d", [case], 10.0, 0.1, examples.T0)
