@@ -12,7 +12,7 @@ from devops_lab.exercises import exercise
 from devops_lab.lab import Lab
 from devops_lab.model import AlertRule, Item, Need, ScalingPolicy
 
-Deed = Callable[[Lab], None]
+Deed = Callable[[Lab], object]
 GREETING_TEST = "from bento.greeting import HELLO\n\n\ndef test_it():\n    assert HELLO\n"
 NEW_TEST = """
 def test_each_line_has_its_own_price(shop):
@@ -41,6 +41,11 @@ def order(lab: Lab, key: str) -> None:
         pass
 
 
+def order_twice(lab: Lab) -> None:
+    order(lab, "welcome-1")
+    order(lab, "welcome-1")
+
+
 def backup(lab: Lab, needs: list[Need]) -> None:
     if "nightly-backup" not in {item.id for item in lab.plan.backlog()}:
         lab.plan.add(Item("nightly-backup", "Back up the orders", "operations", 2, 5, story="s", needs=needs))
@@ -58,6 +63,11 @@ def mend_the_build(lab: Lab) -> None:
     good = (lab.world.shop / "native/score.c").read_text("utf-8")
     commit_on(lab, "learn/broken-build", "fix: score again", native__score_dot_c=good)
     lab.build.run("learn/broken-build")
+
+
+def break_and_mend(lab: Lab) -> None:
+    break_the_build(lab)
+    mend_the_build(lab)
 
 
 def bill_of_materials(lab: Lab) -> int:
@@ -96,6 +106,11 @@ def a_complaint(lab: Lab) -> str:
     ).subject
 
 
+def invented_evidence(lab: Lab) -> None:
+    a_complaint(lab)
+    from_production(lab, ["alert:invented"])
+
+
 def push(lab: Lab, mode: str, name: str) -> None:
     lab.pipeline.install_hook(mode)
     lab.code.checkout("main")
@@ -115,7 +130,7 @@ def say(exercise_id: str, value: Callable[[Lab], object]) -> Deed:
 
 
 RIGHT: dict[str, Deed] = {
-    "welcome-1": lambda lab: (order(lab, "welcome-1"), order(lab, "welcome-1"))[0],
+    "welcome-1": order_twice,
     "plan-1": say("plan-1", lambda lab: lab.plan.forecast(remaining=20).p85),
     "plan-2": lambda lab: backup(lab, [Need("database", storage_mb=20)]),
     "code-1": lambda lab: commit_on(
@@ -125,7 +140,7 @@ RIGHT: dict[str, Deed] = {
     ),
     "code-2": say("code-2", lambda lab: newest_migration_author(lab)),
     "build-1": say("build-1", lambda lab: (s := lab.build.scorers())["python"] / s["c"]),
-    "build-2": lambda lab: (break_the_build(lab), mend_the_build(lab))[0],
+    "build-2": break_and_mend,
     "test-1": say("test-1", lambda lab: sum(not bug.caught for bug in lab.test.planted())),
     "test-2": lambda lab: commit_on(
         lab, "learn/better-test", "test: own price", tests__unit__test_price_dot_py=NEW_TEST
@@ -133,9 +148,9 @@ RIGHT: dict[str, Deed] = {
     "release-1": lambda lab: commit_on(lab, "learn/breaking", "feat!: another API", API_dot_md="new\n"),
     "release-2": say("release-2", bill_of_materials),
     "deploy-1": rolled_as_predicted,
-    "deploy-2": lambda lab: lab.deploy.scale(3, why="lunch") and None,
+    "deploy-2": lambda lab: lab.deploy.scale(3, why="lunch"),
     "operate-1": say("operate-1", lambda lab: lab.operate.slowest(by_release=False)[0].endpoint),
-    "operate-2": lambda lab: lab.operate.autoscale(ScalingPolicy("p95_ms", 50, 2, 4)) and None,
+    "operate-2": lambda lab: lab.operate.autoscale(ScalingPolicy("p95_ms", 50, 2, 4)),
     "monitor-1": lambda lab: rule(lab, 100),
     "monitor-2": say(
         "monitor-2", lambda lab: max(lab.store.logs(limit=100_000), key=lambda x: x.seconds).request_id
@@ -174,15 +189,15 @@ WRONG: dict[str, tuple[Deed, str]] = {
     ),
     "release-2": (say("release-2", lambda lab: 0), "does not list"),
     "deploy-1": (lambda lab: exercise(lab, "deploy-1").predict(900), "no rolling deployment since"),
-    "deploy-2": (lambda lab: lab.deploy.scale(1, why="thrift") and None, "1 replicas are wanted"),
+    "deploy-2": (lambda lab: lab.deploy.scale(1, why="thrift"), "1 replicas are wanted"),
     "operate-1": (say("operate-1", lambda lab: "/api/nothing"), "is no endpoint"),
     "operate-2": (
-        lambda lab: lab.operate.autoscale(ScalingPolicy("cpu_percent", 50, 2, 4)) and None,
+        lambda lab: lab.operate.autoscale(ScalingPolicy("cpu_percent", 50, 2, 4)),
         "watches cpu_percent",
     ),
     "monitor-1": (lambda lab: rule(lab, None), "flap"),
     "monitor-2": (say("monitor-2", lambda lab: "nobody"), "has the id"),
-    "repeat-1": (lambda lab: (a_complaint(lab), from_production(lab, ["alert:invented"]))[1], "is no alert"),
+    "repeat-1": (invented_evidence, "is no alert"),
     "repeat-2": (say("repeat-2", lambda lab: "0000000"), "does not come from"),
     "continuous-1": (lambda lab: push(lab, "integration", "CONTRIBUTING.md"), "ran in the mode integration"),
     "continuous-2": (lambda lab: exercise(lab, "continuous-2").predict(900), "since your prediction"),

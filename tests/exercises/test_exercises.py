@@ -1,4 +1,4 @@
-"""Every exercise three ways: untouched it must not pass, a wrong answer is seen, the reference passes twice."""
+"""Every exercise three ways: the starter must not pass, a wrong answer is seen, the reference passes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 
 def plant(lab: Lab) -> None:
-    """Results of planted bugs, as a real run keeps them (which builds and tests each, and is tested elsewhere)."""
+    """Results of planted bugs, as a real run keeps them; that run has tests of its own."""
     from devops_lab import shop
     from devops_lab.git import git
     from devops_lab.phases.test import Planted
