@@ -35,6 +35,7 @@ INDUSTRY = {  # what much of the industry calls the same
 PUSHED_AT = "DEVOPS_LAB_PUSHED_AT"
 HOOK = """#!/bin/sh
 # Installed by the lab: each push to main runs its pipeline, in front of the person who pushes.
+[ "$DEVOPS_LAB_PIPELINE" = skip ] && exit 0  # a changed backlog is nothing to build
 while read old new ref; do
   if [ "$ref" = refs/heads/main ]; then
     PYTHONPATH={home} {python} -m devops_lab.pipeline {lab} "$new" || true
@@ -111,6 +112,10 @@ class Pipeline:
         aside.chmod(0o755)
         os.replace(aside, hook)
         return hook
+
+    def remove_hook(self) -> None:
+        """A push only stores commits again; safe to repeat."""
+        (self.world.origin / "hooks" / "post-receive").unlink(missing_ok=True)
 
     def push(self, branch: str = "main") -> tuple[PipelineRun, str]:
         """Push the shop's clone to origin, as a developer does in a terminal; the hook runs the pipeline.

@@ -84,9 +84,10 @@ def plan_version(repo: Path, commit: str) -> VersionPlan:
         if order.index(bump) > order.index(decided[0]):
             decided = bump, f"{each.subject} ({each.short})"
     bump, reason = decided
-    return VersionPlan(
-        _count_up(previous, bump, whole), bump, [c for c, _ in commits], reason, previous, whole
-    )
+    version, taken = _count_up(previous, bump, whole), set(git(repo, "tag").split())
+    while f"v{version}" in taken:  # released from another branch, so that number is gone for good
+        version = _count_up(version, bump, whole)
+    return VersionPlan(version, bump, [c for c, _ in commits], reason, previous, whole)
 
 
 def _log(repo: Path, span: str) -> list[tuple[Commit, str]]:

@@ -15,7 +15,7 @@ from devops_lab.phases import World
 from devops_lab.phases.build import Build
 from devops_lab.phases.release import Releasing
 from devops_lab.phases.versions import plan_version
-from tests.shoplab import commit, found, tested
+from tests.shoplab import commit, found, say_tested
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_the_changelog_is_grouped_with_ids_and_authors(world: World) -> None:
 
 def test_the_tested_artifact_is_promoted(world: World) -> None:
     artifact = built(world)
-    report = tested(world, artifact)
+    report = say_tested(world, artifact)
     release = Releasing(world).run(why="lunch", who="Ada")
     assert (release.version, release.digest, release.commit) == ("1.1.0", artifact.digest, artifact.commit)
     wheel = world.root / release.path
@@ -105,7 +105,7 @@ def test_a_closed_gate_stops_the_release(world: World) -> None:
     before = tags(world)
     with pytest.raises(ChecksFailed, match="never tested"):
         Releasing(world).run()
-    tested(world, artifact, "2 of 80 tests failed")
+    say_tested(world, artifact, "2 of 80 tests failed")
     with pytest.raises(ChecksFailed, match="2 of 80 tests failed"):
         Releasing(world).run()
     assert tags(world) == before
@@ -117,14 +117,14 @@ def test_nothing_to_release_is_said(world: World) -> None:
     with pytest.raises(BadInput, match="Nothing was built"):
         Releasing(world).run()
     git(world.shop, "reset", "--quiet", "--hard", "v1.0.0")
-    tested(world, built(world, "docs: words"))
+    say_tested(world, built(world, "docs: words"))
     with pytest.raises(BadInput, match="no feature and no fix"):
         Releasing(world).run()
 
 
 def test_a_version_is_never_overwritten(world: World) -> None:
     artifact = built(world)
-    tested(world, artifact)
+    say_tested(world, artifact)
     release = Releasing(world).run()
     with pytest.raises(BadInput, match=r"is version 1\.1\.0 already"):
         Releasing(world).run(artifact=artifact)
@@ -135,20 +135,27 @@ def test_a_version_is_never_overwritten(world: World) -> None:
     assert Releasing(world).verify("1.1.0") == release
 
 
+def test_a_version_that_another_branch_took_is_passed_over(world: World) -> None:
+    commit(world, "feat: lunch for two")
+    git(world.shop, "branch", "aside")
+    git(world.shop, "tag", "v1.1.0", git(world.shop, "commit-tree", "-m", "feat: aside", "aside^{tree}"))
+    assert Releasing(world).next_version("main").version == "1.2.0"
+
+
 def test_an_artifact_that_others_overtook_is_stale(world: World) -> None:
     first, second = built(world), built(world, "feat: more")
-    tested(world, first)
-    tested(world, second)
+    say_tested(world, first)
+    say_tested(world, second)
     Releasing(world).run(artifact=first)
     with pytest.raises(BadInput, match="Build and test again"):
         Releasing(world).run(artifact=second)
-    tested(world, Build(world).run())
+    say_tested(world, Build(world).run())
     assert Releasing(world).run().version == "1.2.0"
 
 
 def test_what_changed_after_the_tests_is_refused(world: World) -> None:
     artifact = built(world)
-    tested(world, artifact)
+    say_tested(world, artifact)
     before = tags(world)
     with (world.root / artifact.path).open("ab") as file:
         file.write(b"one more line")
@@ -159,7 +166,7 @@ def test_what_changed_after_the_tests_is_refused(world: World) -> None:
 
 
 def test_what_changed_in_the_registry_is_refused(world: World) -> None:
-    tested(world, built(world))
+    say_tested(world, built(world))
     release = Releasing(world).run()
     wheel = world.root / release.path
     wheel.chmod(0o644)
@@ -175,7 +182,7 @@ def test_a_release_that_was_cut_short_is_undone_and_made_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     artifact = built(world)
-    tested(world, artifact)
+    say_tested(world, artifact)
 
     def cut(*_: object) -> None:
         raise KeyboardInterrupt
@@ -194,7 +201,7 @@ def test_a_release_that_was_cut_short_is_undone_and_made_again(
 def test_an_unknown_version_names_a_near_one(world: World) -> None:
     with pytest.raises(BadInput, match="none yet"):
         Releasing(world).find("1.0.0")
-    tested(world, built(world))
+    say_tested(world, built(world))
     Releasing(world).run()
     with pytest.raises(BadInput, match=r"Did you mean '1\.1\.0'"):
         Releasing(world).find("1.1.1")
