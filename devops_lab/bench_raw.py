@@ -124,7 +124,9 @@ class RawShop:
     def _start(
         self, tree: Path, wheel: Path, version: str
     ) -> tuple[str, list[subprocess.Popen[bytes]], dict[str, list[tuple[str, int]]]]:
-        """Install, migrate, start the replicas, wait until Envoy sees them healthy; they get no traffic yet."""
+            until(
+                lambda: len(self.envoy.healthy(name)) == REPLICAS, "healthy replicas", every_seconds=0.005
+            )
         python = self._environment("requirements.lock", wheel, tree / "env")
         database = {"DATABASE_URL": f"sqlite:///{self.root / 'bento.db'}", "BENTO_RELEASE": version}
         self._run([python, "-m", "bento", "migrate"], tree, **database)
@@ -140,9 +142,7 @@ class RawShop:
         self.addresses = endpoints[name]
         self.envoy.apply(endpoints, {old: 100} if old else {})
         try:
-            until(
-                lambda: len(self.envoy.healthy(name)) == REPLICAS, "replicas", seconds=20, every_seconds=0.005
-            )
+            until(lambda: len(self.envoy.healthy(name)) == REPLICAS, "replicas", every_seconds=0.005)
         except BaseException:
             self._end(replicas)
             raise

@@ -16,10 +16,11 @@ from devops_lab.phases.build import Build
 from devops_lab.phases.deploy import Deploy
 from devops_lab.phases.release import Releasing
 from devops_lab.phases.verify import ask, check_production
-from devops_lab.pipeline import MODES, Pipeline, main
+from devops_lab.phases.walk import MODES
+from devops_lab.pipeline import Pipeline, main
 from devops_lab.processes import processes_of
 from devops_lab.shop import apply_change
-from tests.shoplab import commit, found, tested
+from tests.shoplab import commit, found, say_tested
 
 QUICK = "import bento.menu\n\ndef test_fine():\n    assert bento.menu\n"
 
@@ -45,7 +46,7 @@ def quick(world: World) -> World:
 def production(quick: World) -> Iterator[World]:
     """The quick lab with its first version in production."""
     artifact = Build(quick).run("v1.0.0")
-    tested(quick, artifact)
+    say_tested(quick, artifact)
     releasing = Releasing(quick)
     with releasing._locked():
         releasing._publish(artifact, releasing.next_version("v1.0.0"), tag=False, who="")

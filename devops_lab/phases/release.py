@@ -23,7 +23,9 @@ from devops_lab.errors import BadInput, ChecksFailed, RegistryRefused
 from devops_lab.git import git, identity
 from devops_lab.model import Artifact, Release, TestReport
 from devops_lab.phases import World
+from devops_lab.phases.build import Build
 from devops_lab.phases.materials import bill_of_materials, serve_once
+from devops_lab.phases.test import Test
 from devops_lab.phases.versions import VersionPlan, changelog, locate, plan_version
 
 
@@ -70,16 +72,12 @@ class Releasing:
         report = self._tested(artifact)
         with self._locked():
             self._mend()
-            plan = self._worth_a_release(artifact)
-            release = self._publish(artifact, plan, tag=True, who=who)
+            release = self._publish(artifact, self._worth_a_release(artifact), tag=True, who=who)
         self._record(release, report, who, why)
         return release
 
     def release_tag(self, tag: str, who: str = "") -> Release:
         """Build, test and publish what an existing tag names, as the shop's first version was."""
-        from devops_lab.phases.build import Build  # here, because Build asks this module for the version
-        from devops_lab.phases.test import Test
-
         artifact = Build(self.world).run(tag)
         Test(self.world).run(artifact)
         report = self._tested(artifact)
@@ -125,8 +123,16 @@ class Releasing:
 
     # ---- the registry: one folder a version; the rename that puts it in place is what makes a release
     def _publish(self, artifact: Artifact, plan: VersionPlan, *, tag: bool, who: str) -> Release:
-        """Assemble the folder aside, tag the commit, then rename the folder into place."""
+        """Take what is acceptable, or leave no trace."""
         self._acceptable(artifact)
+        try:
+            return self._put_in_place(artifact, plan, tag=tag, who=who)
+        except BaseException:
+            self._mend()
+            raise
+
+    def _put_in_place(self, artifact: Artifact, plan: VersionPlan, *, tag: bool, who: str) -> Release:
+        """Assemble the folder aside, tag the commit, then rename the folder into place."""
         home, aside = self.world.registry / artifact.version, self.world.registry / f".{artifact.version}.new"
         aside.mkdir()
         wheel = self.world.root / artifact.path

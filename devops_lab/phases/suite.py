@@ -145,7 +145,11 @@ def read_junit(path: Path) -> list[Case]:
 def read_coverage(folder: Path) -> float:
     """The percentage of the shop's lines and branches that the suite ran through; details: coverage.json."""
     from coverage import Coverage
+    from coverage.exceptions import NoDataError
 
     data = Coverage(data_file=str(folder / ".coverage"), config_file=str(folder / "pyproject.toml"))
     data.combine([str(folder)], keep=True) if list(folder.glob(".coverage.*")) else data.load()
-    return data.json_report(outfile=str(folder / "coverage.json"))
+    try:
+        return data.json_report(outfile=str(folder / "coverage.json"))
+    except NoDataError:  # no test reached the shop
+        return 0.0

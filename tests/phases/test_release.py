@@ -189,6 +189,7 @@ def test_a_release_that_was_cut_short_is_undone_and_made_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "rename", cut)
+        patch.setattr(Releasing, "_mend", lambda _: None)  # as after a kill -9: nobody is there to undo it
         with pytest.raises(KeyboardInterrupt):
             Releasing(world).run()
     assert all("v1.1.0" in names for names in tags(world))  # the tag is there, the artifact is not
@@ -196,6 +197,21 @@ def test_a_release_that_was_cut_short_is_undone_and_made_again(
     assert Releasing(world).run().version == "1.1.0"
     assert sorted(p.name for p in world.registry.iterdir()) == [".lock", "1.1.0", "index.json"]
     assert all("v1.1.0" in names for names in tags(world))
+
+
+def test_a_release_that_fails_leaves_no_trace(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    say_tested(world, built(world))
+    before = tags(world)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", full)
+        with pytest.raises(OSError, match="No space"):
+            Releasing(world).run()
+    assert tags(world) == before
+    assert sorted(p.name for p in world.registry.iterdir()) == [".lock", "index.json"]
 
 
 def test_an_unknown_version_names_a_near_one(world: World) -> None:
@@ -211,7 +227,7 @@ def test_an_unknown_version_names_a_near_one(world: World) -> None:
 def test_the_first_version_comes_from_its_tag(world: World) -> None:
     release = Releasing(world).release_tag("v1.0.0")
     assert release.commit == git(world.origin, "rev-parse", "v1.0.0^{commit}")
-    assert "### Added" in release.notes
+    assert "### Fixed" in release.notes
     with pytest.raises(RegistryRefused):
         Releasing(world)._acceptable(world.store.all(Artifact)[-1])
 
