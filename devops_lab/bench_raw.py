@@ -124,9 +124,7 @@ class RawShop:
     def _start(
         self, tree: Path, wheel: Path, version: str
     ) -> tuple[str, list[subprocess.Popen[bytes]], dict[str, list[tuple[str, int]]]]:
-            until(
-                lambda: len(self.envoy.healthy(name)) == REPLICAS, "healthy replicas", every_seconds=0.005
-            )
+        """Install, migrate, start; wait until Envoy sees all healthy. They get no traffic yet."""
         python = self._environment("requirements.lock", wheel, tree / "env")
         database = {"DATABASE_URL": f"sqlite:///{self.root / 'bento.db'}", "BENTO_RELEASE": version}
         self._run([python, "-m", "bento", "migrate"], tree, **database)
