@@ -14,6 +14,7 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
+from traitlets import default
 
 from devops_lab.jupyter import import_path
 
@@ -23,9 +24,16 @@ OWN_PYTHON = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_fil
 class OwnKernel(AsyncKernelManager):
     """A kernel of this Python, whatever other "python3" kernel is installed on the machine."""
 
+    @default("transport_encryption")
+    def _encrypted(self) -> str:
+        return "auto"
+
     @property
     def kernel_spec(self) -> KernelSpec:
-        return KernelSpec(argv=OWN_PYTHON, display_name="Python 3 (ipykernel)", language="python")
+        encrypted = {"supported_encryption": ["curve"]}  # ipykernel warns where nothing is offered
+        return KernelSpec(
+            argv=OWN_PYTHON, display_name="Python 3 (ipykernel)", language="python", metadata=encrypted
+        )
 
 
 class LabEngine(NBClientEngine):  # type: ignore[misc] # papermill has no types

@@ -19,7 +19,7 @@ def speed_up(lab: Lab, said: Said) -> Verdict:
     seconds = lab.build.scorers()
     if "c" not in seconds:
         return could_not("This build has no C scorer: is there a C compiler?")
-    return close(said, seconds["python"] / seconds["c"], 2, "times as fast")
+    return close(said, seconds["python"] / seconds["c"], 4, "times as fast")  # a busy machine is noisy
 
 
 def broken_then_mended(lab: Lab, said: Said) -> Verdict:
@@ -48,7 +48,7 @@ EXERCISES = (
         "What does compiling bring?",
         "The search scorer exists in C and in pure Python. How many times as fast is C? Predict a "
         "number; the check "
-        "measures both inside the built wheel, and half to double counts as right.",
+        "measures both inside the built wheel, and a quarter to four times counts as right.",
         (
             "An interpreter does far more work for each step than a processor alone.",
             "It is not twice, and not a million times.",
