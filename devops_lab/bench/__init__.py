@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from devops_lab.bench_raw import RawShop
+from devops_lab.bench.raw import RawShop
 from devops_lab.git import git, identity
 from devops_lab.lab import Lab
 from devops_lab.phases.verify import first_answer
