@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import os
@@ -42,7 +43,9 @@ VERSIONS: dict[str, str | tuple[str, str, str]] = {
 
 @cache
 def wheels() -> Path:
-    return Path(tempfile.mkdtemp(prefix="bento-wheels-"))
+    folder = Path(tempfile.mkdtemp(prefix="bento-wheels-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 @cache
