@@ -179,13 +179,15 @@ def shipped(lab: Lab, change: str, branch: str = "main") -> Release | None:
     return min(found, key=_number, default=None)
 
 
-def sound(lab: Lab) -> str:
-    """The newest released version that holds no known fault without its mend."""
+def sound(lab: Lab, without: str = "") -> str:
+    """The newest released version that holds no known fault without its mend, and not the change `without`."""
     mends = {c.after: c.id for c in changes() if c.kind == "feature" and c.after}
     faults = [c.id for c in changes() if c.kind == "fault"]
 
     def is_sound(release: Release) -> bool:
         has = [f for f in faults if merged(lab, f, release.tag)]
+        if without and merged(lab, without, release.tag):
+            return False
         return all(f in mends and merged(lab, mends[f], release.tag) for f in has)
 
     return max((r for r in lab.release.registry() if is_sound(r)), key=_number).version
