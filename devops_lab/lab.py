@@ -229,7 +229,7 @@ def _found(root: Path, settings: Settings) -> None:
         (root / "run").chmod(0o700)
         found_repository(root / "origin.git", root / "shop", date.today())
         configuration.write(root, settings)
-        Store(root / "lab.db").event("plan", "lab.founded", "lab", "A new lab.", who=settings.learner)
+        Store(root / "lab.db").event("lab", "lab.founded", "lab", "A new lab.", who=settings.learner)
         (root / MAKING).unlink()
     except OSError as error:
         raise LabError(
