@@ -254,7 +254,8 @@ async def play(spec: LoadSpec) -> None:
             loop.add_signal_handler(number, customers.stopped.set)
 
         def orphan() -> None:
-            sys.stdin.buffer.read()  # returns when the parent is gone
+            while os.read(0, 64):  # ends with the parent; sys.stdin's lock would hold up this process's end
+                pass
             customers.orphaned = True
             loop.call_soon_threadsafe(customers.stopped.set)
             time.sleep(8)
