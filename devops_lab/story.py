@@ -227,6 +227,7 @@ def growth(lab: Lab, rate: float, seconds: float) -> float:
         replicas = lab.replicas()
         return sum(usage.memory_bytes for r in replicas if (usage := lab.world.engine.usage(r)))
 
+    lab.operate.load(rate=rate, seconds=seconds / 2).wait()  # a new process grows until it is warm
     before = memory()
     summary = lab.operate.load(rate=rate, seconds=seconds).wait()
     return (memory() - before) / max(summary.requests, 1)

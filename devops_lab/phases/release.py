@@ -78,6 +78,11 @@ class Releasing:
 
     def release_tag(self, tag: str, who: str = "") -> Release:
         """Build, test and publish what an existing tag names, as the shop's first version was."""
+        if any(release.tag == tag for release in self.registry()):
+            raise RegistryRefused(
+                f"{tag} is in the registry already, and a released version never changes.",
+                next_step="Merge a change: it gets a version of its own.",
+            )
         artifact = Build(self.world).run(tag)
         Test(self.world).run(artifact)
         report = self._tested(artifact)

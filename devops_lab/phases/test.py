@@ -141,9 +141,7 @@ class Test:
         found: dict[str, Bug] = {}
 
         def one(change: str) -> None:
-            known = self.world.store.get(Planted, f"{base}:{change}")
-            found[change] = known.bug if known else self._plant(base, change, [change])
-            self.world.store.put(Planted(base, found[change]))
+            found[change] = self._known(base, change)
             if on_bug:
                 on_bug(found[change])
 
@@ -157,6 +155,13 @@ class Test:
         )
         return [found[change] for change in wanted]
 
+    def _known(self, base: str, change: str) -> Bug:
+        """A planted bug's result, from the store where main has not moved since."""
+        known = self.world.store.get(Planted, f"{base}:{change}")
+        bug = known.bug if known else self._plant(base, change, [change])
+        self.world.store.put(Planted(base, bug))
+        return bug
+
     def what_a_new_test_changes(self, change: str, test: str) -> tuple[Bug, Bug]:
         """Plant a bug without and with a new test, and compare.
 
@@ -167,7 +172,7 @@ class Test:
         from devops_lab import shop
 
         base = git(self.world.shop, "rev-parse", "main")
-        before = self._plant(base, change, [change])
+        before = self._known(base, change)
         if test in {c.id for c in shop.changes()}:
             return before, self._plant(base, change, [change, test], tests_only=True)
         return before, self._plant(base, change, [change], new_test=test)

@@ -16,7 +16,9 @@ from devops_lab.views.picture import Picture
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MARKED = ("deploy.", "rollback.", "replica.died", "alert.", "operate.scaled")  # kinds that explain a signal
+MARKED = (  # kinds that explain a signal
+    "deploy.done", "deploy.refused", "rollback.done", "replica.died", "alert.firing", "alert.resolved", "operate.scaled",
+)  # fmt: skip
 SECONDS = "seconds since the start"
 Series = list[tuple[float, float]]
 Window = tuple[float, float]  # since, until
