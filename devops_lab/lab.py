@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import date
 from functools import cached_property
@@ -19,6 +19,7 @@ from devops_lab.model import Replica
 from devops_lab.phases import World
 from devops_lab.settings import MARKER, Settings
 from devops_lab.store import Store
+from devops_lab.waits import until
 
 if TYPE_CHECKING:
     from devops_lab.phases.build import Build
@@ -76,8 +77,8 @@ class Lab:
         fresh = replace(Settings(), **wanted)  # type: ignore[arg-type]  # validates before anything is made
         if not (root / MARKER).is_file() or (root / MAKING).exists():
             _found(root, fresh)
+        found = configuration.read(root)  # refuses before anything is touched
         lock = None if os.environ.get(RUN_VARIABLE) else _take_lock(root, exclusive=False)
-        found = configuration.read(root)
         current = replace(found, **wanted)  # type: ignore[arg-type]
         if current != found:
             configuration.write(root, current)
@@ -206,41 +207,84 @@ class Lab:
 
 # ---- founding, locking, cleaning
 def _found(root: Path, settings: Settings) -> None:
-    """Make a new lab; `MAKING` is removed last, so that an interrupted founding is begun again."""
-    from devops_lab.shop import found_repository
-
+    """Make a new lab; one that was broken off is begun again."""
     if root.exists() and not root.is_dir():
         raise NotALab(f"{root} is a file.", expected="a directory", next_step="Name another directory.")
-    if root.exists() and any(root.iterdir()) and not (root / MAKING).exists():
+    is_new = not root.exists()
+    if not is_new and any(root.iterdir()) and not (root / MAKING).exists():
         configuration.read(root)  # raises NotALab with what to do
     try:
         root.mkdir(parents=True, exist_ok=True)
-        if shutil.disk_usage(root).free < FREE_BYTES_NEEDED:
-            raise DiskFull(
-                f"Only {shutil.disk_usage(root).free / 1e6:.0f} MB are free at {root}.",
-                expected=f"{FREE_BYTES_NEEDED / 1e6:.0f} MB",
-                next_step="Free some space, or name a directory on another disk.",
-            )
-        for leftover in [p for p in root.iterdir() if p.name != MAKING]:
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-        (root / MAKING).touch()
+        with _alone(root):
+            if not (root / MARKER).is_file() or (root / MAKING).exists():
+                _furnish(root, settings)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise _too_little_room(root) from error
+        raise LabError(
+            f"Can't make a lab at {root}: {error}", next_step="Name a directory that you can write to."
+        ) from error
+    finally:
+        if is_new:
+            with suppress(OSError):  # it stays when something is in it
+                root.rmdir()
+
+
+def _furnish(root: Path, settings: Settings) -> None:
+    from devops_lab.shop import found_repository
+
+    if shutil.disk_usage(root).free < FREE_BYTES_NEEDED:
+        raise _too_little_room(root)
+    _empty(root)
+    (root / MAKING).touch()
+    try:
         for name in ("registry", "production", "work", "run"):
             (root / name).mkdir()
         (root / "run").chmod(0o700)
         found_repository(root / "origin.git", root / "shop", date.today())
         configuration.write(root, settings)
-        Store(root / "lab.db").event("lab", "lab.founded", "lab", "A new lab.", who=settings.learner)
+        store = Store(root / "lab.db")
+        store.event("plan", "lab.founded", "lab", "A new lab.", who=settings.learner)
+        store.close()
         (root / MAKING).unlink()
-    except OSError as error:
-        raise LabError(
-            f"Can't make a lab at {root}: {error}", next_step="Name a directory that you can write to."
-        ) from error
+    finally:
+        _empty(root)
+
+
+def _empty(root: Path) -> None:
+    """Remove what a broken founding left; `MAKING` last, since it says that nothing here is precious."""
+    if (root / MAKING).exists():
+        for leftover in sorted(root.iterdir(), key=lambda path: path.name == MAKING):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+
+
+def _too_little_room(root: Path) -> DiskFull:
+    free = shutil.disk_usage(root).free
+    return DiskFull(
+        f"Only {free / 1e6:.0f} MB are free at {root}.",
+        expected=f"{FREE_BYTES_NEEDED / 1e6:.0f} MB",
+        next_step="Free some space, or name a directory on another disk.",
+    )
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Hold a directory while a lab is founded in it: two notebooks may be opened at the same moment."""
+    import fcntl
+
+    handle = os.open(root, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _take_lock(root: Path, *, exclusive: bool) -> int:
     """Notebooks share a lab; a run of the whole workbook has it to itself."""
     import fcntl
 
+    (root / "run").mkdir(exist_ok=True)
     handle = os.open(root / "run" / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(handle, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
@@ -272,6 +316,7 @@ def clean(root: Path) -> None:
 
     Raises:
         NotALab: the directory is not a lab; nothing is touched.
+        LabInUse: a run of the whole workbook holds it.
         LabError: something could not be removed.
     """
     from devops_lab.control import teardown
@@ -279,19 +324,19 @@ def clean(root: Path) -> None:
     root = root.expanduser().resolve()
     if not (root / MAKING).exists():
         configuration.read(root)
+        if not os.environ.get(RUN_VARIABLE):
+            os.close(_take_lock(root, exclusive=False))
     teardown(root)
-    deadline = time.monotonic() + 5
-    while root.exists():
+
+    def removed() -> bool:
         shutil.rmtree(root, onerror=_make_writable)
-        if time.monotonic() > deadline:
-            raise LabError(f"{root} could not be removed.", next_step="See what still holds files there.")
+        return not root.exists()
+
+    until(removed, f"{root} to be removed", next_step="See who still writes there, then clean again.")
 
 
-def _make_writable(function: Any, path: str, _: object) -> None:
-    # Released artifacts are read-only on purpose; on the way out that must not stop us.
-    try:
-        os.chmod(os.path.dirname(path), 0o700)
-        os.chmod(path, 0o700)
-        function(path)
-    except FileNotFoundError:
-        pass
+def _make_writable(_: Any, path: str, __: object) -> None:
+    # Released artifacts are read-only on purpose; that must not stop us now: the next try gets them.
+    for protected in (os.path.dirname(path), path):
+        with suppress(OSError):
+            os.chmod(protected, 0o700)
