@@ -107,11 +107,15 @@ def first(lab: Lab) -> Release:
 
 
 def bring(lab: Lab, change: str) -> str:
-    """Bring one prepared change to main as its developer would: branch, commit, review, merge, push."""
-    if commit := merged(lab, change):
-        return commit
-    on_branch(lab, change, f"work/{change}")
-    return lab.code.merge(f"work/{change}").id
+    """Bring one prepared change to main as its developer would: branch, commit, review, merge, push.
+
+    Returns:
+        The commit that carries it.
+    """
+    if not merged(lab, change):
+        on_branch(lab, change, f"work/{change}")
+        lab.code.merge(f"work/{change}")
+    return merged(lab, change)
 
 
 def on_branch(lab: Lab, change: str, branch: str = "") -> str:
@@ -176,7 +180,7 @@ def shipped(lab: Lab, change: str, branch: str = "main") -> Release | None:
     commit = merged(lab, change, branch)
     tags = git(lab.world.shop, "tag", "--contains", commit).split() if commit else []
     found = [r for r in lab.release.registry() if r.tag in tags]
-    return min(found, key=_number, default=None)
+    """The newest version that holds no known fault without its mend, and not the change `without`."""
 
 
 def sound(lab: Lab, without: str = "") -> str:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MARKED = (  # kinds that explain a signal
-    "deploy.done", "deploy.refused", "rollback.done", "replica.died", "alert.firing", "alert.resolved", "operate.scaled",
+    "deploy.done", "deploy.refused", "rollback.done", "replica.died",
+    "alert.firing", "alert.resolved", "operate.scaled",
 )  # fmt: skip
 SECONDS = "seconds since the start"
 Series = list[tuple[float, float]]
