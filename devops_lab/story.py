@@ -184,7 +184,7 @@ def shipped(lab: Lab, change: str, branch: str = "main") -> Release | None:
 
 
 def sound(lab: Lab, without: str = "") -> str:
-    """The newest released version that holds no known fault without its mend, and not the change `without`."""
+    """The newest released version that holds no known fault without its mend, nor the change `without`."""
     mends = {c.after: c.id for c in changes() if c.kind == "feature" and c.after}
     faults = [c.id for c in changes() if c.kind == "fault"]
 
