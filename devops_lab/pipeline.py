@@ -133,7 +133,7 @@ class Pipeline:
             )
         before = {run.id for run in self.runs()}
         done = run_git(self.world.shop, "push", "origin", branch, env={PUSHED_AT: repr(time.time())})
-        said = done.stderr.strip()
+        said = done.stderr.strip().replace(str(self.world.origin), "origin")
         if done.returncode:
             raise LabError(
                 f"git refused the push:\n{said}", next_step="See what git says; often: pull first."

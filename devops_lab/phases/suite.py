@@ -27,6 +27,7 @@ OnCase = Callable[[Case], None]
 LOCK = "requirements-test.lock"
 VERDICT = re.compile(r"^tests/(?P<file>\S+?)\.py::(?P<name>.+?) (?P<outcome>PASSED|FAILED|ERROR|SKIPPED)\b")
 PYTEST = ("pytest", "-v", "--tb=short", "--color=no", "-p", "no:cacheprovider")
+ANSI = re.compile(r"(?:\x1b|#x1B)\[[0-9;]*m")  # colours, also as JUnit's XML writes them
 TAIL = 2000  # characters of pytest's output that an error carries
 
 
@@ -135,7 +136,7 @@ def read_junit(path: Path) -> list[Case]:
             parts = (case.classname or case.name or "").split(".")[1:]
             results = list(case.result)
             outcome = next((outcomes[type(r)] for r in results if type(r) in outcomes), "passed")
-            message = "\n".join(str(r.text or r.message or "") for r in results)
+            message = ANSI.sub("", "\n".join(str(r.text or r.message or "") for r in results))
             names = ["/".join(parts[:2]), *parts[2:], *([case.name] if case.classname else [])]
             where, seconds = parts[0] if parts else "", case.time or 0.0
             cases.append(Case("::".join(names), where, cast(Any, outcome), seconds, message))

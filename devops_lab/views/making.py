@@ -213,8 +213,9 @@ def matrix(bugs: Sequence[Bug]) -> Picture:
     for bug in bugs:
         marks = [look.badge("good", "red") if suite in bug.suites else "–" for suite in SUITES]
         verdict = look.badge("good", "caught") if bug.caught else look.badge("bad", "escaped")
-        more = f"… {len(bug.by) - 3} more" if len(bug.by) > 3 else ""
-        rows.append((bug.change, *marks, verdict, look.lines(*bug.by[:3], more)))
+        more = f"… {len(bug.by) - 2} more" if len(bug.by) > 2 else ""
+        names = [name.rpartition("::")[2].replace("_", " ") for name in bug.by[:2]]
+        rows.append((bug.change, *marks, verdict, look.lines(*names, more)))
     caught, escaped = ([bug.change for bug in bugs if bug.caught is how] for how in (True, False))
     caption = f"{len(caught)} of {len(bugs)} planted bugs were caught; {len(escaped)} escaped the suite."
     alt = f"Caught: {', '.join(caught) or 'none'}. Escaped: {', '.join(escaped) or 'none'}."

@@ -123,6 +123,8 @@ def nothing(what: str, hint: str = "") -> Picture:
 
 def seconds(value: float) -> str:
     """A duration as a person says it: 12 ms, 3.4 s, 5 min 02 s."""
+    if value < 0.001:
+        return "0" if value == 0 else "< 1 ms"
     if value < 1:
         return f"{value * 1000:.3g} ms" if value < 0.9995 else "1 s"
     return f"{value:.3g} s" if value < 100 else f"{value // 60:.0f} min {value % 60:02.0f} s"

@@ -41,7 +41,7 @@ FACTS = {
     "rollout_steps": ["rolling 1.0.0 → 1.1.0", "5 steps"],
     "deployments": ["1.0.0 to 1.1.0 rolling done"],
     "traffic": ["1320 requests", "9 failed"],
-    "golden_signals": ["p95 in ms 2", "3 events marked", "97.1 MB"],
+    "golden_signals": ["p95 in ms 2", "2 events marked", "97.1 MB"],
     "memory": ["r0 (1.1.0) 44.0 to 97.1 MB"],
     "scaling": ["1 to 4 replicas", "116 replica-seconds"],
     "replicas": ["1 of 3", "r3 dead 1.1.0 killed by signal 9"],
