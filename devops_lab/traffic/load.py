@@ -7,7 +7,6 @@ for answers first would hide exactly the slowness that is to be measured ("coord
 from __future__ import annotations
 
 import ipaddress
-import os
 import random
 import subprocess
 import sys
@@ -20,6 +19,7 @@ import msgspec
 
 from devops_lab.errors import BadInput, LabError
 from devops_lab.model import LoadSummary, Outcome
+from devops_lab.processes import OWNER, clean_environment
 from devops_lab.store import Store
 from devops_lab.waits import until
 
@@ -156,7 +156,7 @@ class LoadRun:
         folder.mkdir(parents=True, exist_ok=True)
         path, self.log = folder / f"load-{spec.run}.json", folder / f"load-{spec.run}.log"
         path.write_bytes(msgspec.json.encode(spec))
-        environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+        owner = str(Path(spec.store).resolve().parent)
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "devops_lab.traffic.customers", str(path)],
@@ -164,7 +164,7 @@ class LoadRun:
                 stdout=log,
                 stderr=log,
                 cwd=Path(__file__).resolve().parents[2],
-                env=environment,
+                env=clean_environment(**{OWNER: owner}),
                 start_new_session=True,
             )
         _RUNS[self.id] = self  # a run that is not kept in a variable must not end with it
