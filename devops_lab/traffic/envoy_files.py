@@ -139,7 +139,8 @@ def cluster(pool: str) -> Json:
         "eds_cluster_config": {"service_name": pool, "eds_config": source},
         "ignore_health_on_host_removal": True,
         "common_lb_config": {
-            "healthy_panic_threshold": {"value": 0},
+            # When no replica passes its check, who is only slow is still tried: better than a certain 503.
+            "healthy_panic_threshold": {"value": 1},
             "update_merge_window": "0s",  # the default holds changes back: requests go to who is gone
             "ignore_new_hosts_until_first_hc": True,
         },
@@ -156,7 +157,7 @@ def cluster(pool: str) -> Json:
                 "timeout": "1s",
                 "interval": "0.25s",
                 "no_traffic_interval": "0.25s",
-                "unhealthy_threshold": 2,
+                "unhealthy_threshold": 3,  # a late answer or two is CPU pressure; a 503 counts at once
                 "healthy_threshold": 1,
                 "http_health_check": {"path": "/readyz"},
             }

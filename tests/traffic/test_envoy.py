@@ -129,6 +129,17 @@ def test_one_that_fails_its_check_gets_nothing(envoy: Envoy, backend: Callable[[
     assert {ask(envoy) for _ in range(20)} == {"ill"}
 
 
+def test_the_last_one_is_tried_though_its_check_fails(
+    envoy: Envoy, backend: Callable[[str], Backend]
+) -> None:
+    last = backend("last")
+    envoy.apply({"v1": [last.at]}, {"v1": 1})
+    until(lambda: envoy.healthy("v1") == {last.at}, "it to be healthy")
+    last.ready = False
+    until(lambda: envoy.healthy("v1") == set(), "its check to fail")
+    assert {ask(envoy) for _ in range(5)} == {"last"}
+
+
 def test_draining_finishes_what_is_in_flight_and_gets_nothing_new(
     envoy: Envoy, backend: Callable[[str], Backend]
 ) -> None:
