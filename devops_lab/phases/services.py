@@ -159,6 +159,7 @@ def _configuration(world: World, service: Service) -> Answer:
         name: value for name, value in found.items() if name.startswith("BENTO_") or name == "DATABASE_URL"
     }
     text = "\n".join(masked(name, value) for name, value in sorted(ours.items()))
+    text = text.replace(str(world.root.resolve()), f"…/{world.root.name}")
     sent = f"environment of replica {replica.id}, process {replica.pid}"
     return Answer(
         service.name, bool(ours), sent, text or "none of the shop's variables", time.perf_counter() - started
