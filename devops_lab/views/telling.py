@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -104,7 +105,7 @@ def deployments(found: Sequence[Deployment]) -> Picture:
     ordered = sorted(found, key=lambda d: -d.started)[:MAX_ROWS]
     rows = [
         (d.id, look.badge(ENDING[d.state], d.state), look.bold(d.version), d.previous or "–", d.strategy,
-         d.who, look.lines(d.why, d.error), look.clock(d.started),
+         d.who, look.lines(d.why, textwrap.shorten(d.error.partition("\n")[0], 110)), look.clock(d.started),
          look.seconds(d.seconds) if d.ended else "–")
         for d in ordered
     ]  # fmt: skip
