@@ -105,7 +105,8 @@ class Observer:
         rows: list[tuple[float, str, str, str, str, float]] = []
         for replica, text in zip(replicas, self.pool.map(fetch, replicas), strict=True):
             who = (replica.id, replica.release)
-            rows.append((now, "up", *who, "", 1.0 if text else 0.0))
+            if replica.state in ("healthy", "unhealthy"):  # who starts or drains is not expected to answer
+                rows.append((now, "up", *who, "", 1.0 if text else 0.0))
             if text:
                 scrape = parse(now, text)
                 found = figures(self.before.get(replica.id), scrape)
@@ -113,7 +114,8 @@ class Observer:
                 self.before[replica.id] = scrape
             if usage := self.world.engine.usage(replica):
                 rows.append((now, "cpu_percent", *who, "", usage.cpu_percent))
-                rows.append((now, "memory_bytes", *who, "", float(usage.memory_bytes)))
+                if replica.state != "starting":  # what importing takes is no growth
+                    rows.append((now, "memory_bytes", *who, "", float(usage.memory_bytes)))
             rows.append((now, "log_bytes", *who, "", float(size_of(self.world.engine.log_path(replica)))))
         healthy = sum(replica.state == "healthy" for replica in replicas)
         rows.append((now, "replicas", "", "", "", float(healthy)))

@@ -73,7 +73,7 @@ def slope_per_minute(points: list[Point]) -> float | None:
 
 METRICS = {
     "memory_bytes": Metric("memory of the largest replica", "bytes", "memory_bytes", GAUGE_SECONDS, mean),
-    "memory_bytes_per_minute": Metric("how fast it grows", "bytes/min", "memory_bytes", 30, slope_per_minute),
+    "memory_bytes_per_minute": Metric("how fast it grows", "bytes/min", "memory_bytes", 20, slope_per_minute),
     "cpu_percent": Metric("CPU of the busiest replica, of one core", "%", "cpu_percent", GAUGE_SECONDS, mean),
     "p50_ms": Metric("half of the requests are slower", "ms", "p50_ms", GAUGE_SECONDS, mean),
     "p95_ms": Metric("one request in twenty is slower", "ms", "p95_ms", GAUGE_SECONDS, mean),
@@ -89,15 +89,14 @@ OF_ENDPOINTS = ("p50_ms", "p95_ms", "p99_ms", "error_ratio")  # the others belon
 PERCENTILES = OF_ENDPOINTS[:3]
 
 DEFAULT_RULES = (
-    AlertRule(
-        "memory", "memory_bytes", 96e6, 3, 80e6, summary="A replica takes more memory than it should."
-    ),
-    AlertRule("memory-growth", "memory_bytes_per_minute", 20e6, 10, 5e6, summary="Memory keeps growing."),
+    AlertRule("memory", "memory_bytes", 96e6, 3, 80e6, summary="A replica takes more memory than it should."),
+    # warming up takes a few megabytes once; a leak takes one a second, and goes on
+    AlertRule("memory-growth", "memory_bytes_per_minute", 20e6, 3, 8e6, summary="Memory keeps growing."),
     AlertRule("slow", "p95_ms", 250, 3, 150, endpoint="*", summary="Customers wait for an endpoint."),
     AlertRule("errors", "error_ratio", 0.05, 2, 0.01, summary="Requests fail."),
     AlertRule("log-flood", "log_bytes_per_minute", 10e6, 3, 5e6, summary="Logs eat the disk."),
     AlertRule("disk", "disk_bytes", 500e6, 5, 450e6, summary="Production takes much disk."),
-    AlertRule("replica-down", "replicas_down", 0.5, 2, summary="A replica doesn't answer."),
+    AlertRule("replica-down", "replicas_down", 0.5, 5, summary="A replica doesn't answer."),
     AlertRule("crash-loop", "deaths_per_minute", 2.5, 0, 0.5, summary="Replicas keep dying."),
 )
 
@@ -169,7 +168,8 @@ def read(store: Store, rule: AlertRule, now: float) -> Reading | None:
     if rule.metric == "error_ratio":
         return _error_ratio(store, rule, metric, series, now)
     if rule.metric == "replicas_down":
-        down = sorted(name for name, points in series.items() if points[-1][1] == 0)
+        latest = max(points[-1][0] for points in series.values())  # who is not in it has gone meanwhile
+        down = sorted(name for name, points in series.items() if points[-1] == (latest, 0))
         replica, release, _ = down[0] if down else ("", "", "")
         return Reading(float(len(down)), f"replica:{replica}" if down else "production", release)
     values = [

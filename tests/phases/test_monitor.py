@@ -355,3 +355,34 @@ def test_the_trend_of_a_replica_that_is_gone_is_not_judged_any_more(only: Monito
         feed(only, "memory_bytes", start + second, value, replica)
         only.evaluate(start + second)
     assert [alert.state for alert in only.alerts()] == ["resolved"]
+
+
+def fired_after(m: Monitor, memory: list[float]) -> int:
+    """Seconds until a default rule fires for a replica's memory, one value a second; -1 for never."""
+    start = time.time() - 60
+    for second, value in enumerate(memory):
+        feed(m, "memory_bytes", start + second, value)
+        if any(alert.state == "firing" for alert in m.evaluate(start + second)):
+            return second
+    return -1
+
+
+def test_warming_up_is_no_leak(monitor: Monitor) -> None:
+    assert fired_after(monitor, [36.3e6] * 12 + [38.9e6] * 20) == -1
+
+
+@pytest.mark.parametrize("rate", [1.0e6, 2.0e6])
+def test_a_leak_fires_within_fifteen_seconds(monitor: Monitor, rate: float) -> None:
+    flat = [36.5e6] * 12
+    found = fired_after(monitor, flat + [36.5e6 + rate * second for second in range(25)])
+    assert 0 < found - len(flat) <= 15
+
+
+def test_a_replica_that_was_replaced_is_not_down(only: Monitor) -> None:
+    only.add_rule(replace(MEMORY, metric="replicas_down", above=0.5, resolve=0.0, for_seconds=2))
+    start = time.time() - 10
+    feed(only, "up", start, 0, "killed")
+    for second in range(5):
+        feed(only, "up", start + second, 1, "other")
+        only.evaluate(start + second)
+    assert kinds(only) == []
