@@ -169,14 +169,18 @@ def status(lab: LabOption = None, as_json: JsonOption = False) -> None:
     if as_json:
         report(found)
         return
-    import msgspec
-
-    for name, value in msgspec.to_builtins(found, enc_hook=str).items():
-        rows = value if isinstance(value, list) else [value]
-        for row in rows or ["none"]:
-            print(
-                f"{name:<12} {' '.join(f'{k}={v}' for k, v in row.items()) if isinstance(row, dict) else row}"
-            )
+    production = found.pop("production")
+    found |= {
+        "agent": "runs" if found["agent"] else "",
+        "url": production.get("url", ""),
+        "replicas": [
+            f"{r['id']}, version {r['release']}, {r['state']}, pid {r['pid']}, {r['host']}:{r['port']}"
+            for r in production.get("replicas", [])
+        ],
+    }
+    for name, value in found.items():
+        for row in value if isinstance(value, list) and value else [value]:
+            print(f"{name.replace('_', ' '):<14} {row or 'none'}")
 
 
 @app.command()

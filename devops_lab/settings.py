@@ -84,7 +84,7 @@ def read(root: Path) -> Settings:
     path = root / MARKER
     if not path.is_file():
         raise NotALab(
-            f"{root} is not a lab: it has no {MARKER}.",
+            f"{root} is not a lab: it has no {MARKER}." if root.exists() else f"There is no lab at {root}.",
             expected="a directory made by the lab, or one that does not exist yet",
             next_step="Name another directory, or an empty one to start a new lab there.",
         )

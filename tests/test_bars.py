@@ -92,4 +92,4 @@ def test_clean_leaves_nothing_after_kernel_and_agent_were_killed(root: Path) -> 
             socket.create_connection(("127.0.0.1", port), timeout=2)
     assert list(root.parent.iterdir()) == []
     again = devops_lab("clean", "--lab", str(root))
-    assert (again.returncode, "is not a lab" in again.stderr) == (2, True)
+    assert (again.returncode, "There is no lab" in again.stderr) == (2, True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -22,8 +23,8 @@ from pathlib import Path
 from platform import machine
 from zipfile import ZIP_DEFLATED, ZipFile
 
-from devops_lab.engines.environments import sha256, uv_program
-from devops_lab.errors import BadInput, BuildFailed, MissingTool
+from devops_lab.engines.environments import no_room, sha256, uv_program
+from devops_lab.errors import BadInput, BuildFailed, LabError, MissingTool
 from devops_lab.git import git
 from devops_lab.model import Artifact, Step
 from devops_lab.phases import World
@@ -69,6 +70,7 @@ class Build:
             BadInput: there is no such commit.
             BuildFailed: a step failed; the message is the compiler's own, with file and line.
             MissingTool: Node.js or uv is not installed.
+            DiskFull: there is no room.
         """
         repo, whole = locate(self.world, commit)
         version = plan_version(repo, whole).version
@@ -87,7 +89,7 @@ class Build:
                 step("compile", lambda: compile_native(tree))
                 step("wheel", lambda: package(tree, git(repo, "show", "-s", "--format=%ct", whole)))
                 folder = self._keep(tree, whole[:8])
-        except (BuildFailed, MissingTool) as error:
+        except LabError as error:
             self._event("build.failed", whole, error.wrong)
             raise
         artifact = self._describe(folder, whole, version, steps)
@@ -141,6 +143,10 @@ class Build:
         tree = home / f".{short}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
         try:
             yield tree
+        except (OSError, BuildFailed) as error:
+            if os.strerror(errno.ENOSPC).lower() in str(error).lower():  # Node.js writes it small
+                raise no_room(str(error)) from error
+            raise
         finally:
             shutil.rmtree(tree, ignore_errors=True)
 
