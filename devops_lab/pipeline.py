@@ -27,11 +27,6 @@ from devops_lab.phases.versions import locate
 from devops_lab.phases.walk import MODES, OnStep, Walk
 from devops_lab.store import Store
 
-INDUSTRY = {  # what much of the industry calls the same
-    "delivery": "continuous integration",
-    "integration": "continuous delivery",
-    "deployment": "continuous deployment",
-}
 PUSHED_AT = "DEVOPS_LAB_PUSHED_AT"
 HOOK = """#!/bin/sh
 # Installed by the lab: each push to main runs its pipeline, in front of the person who pushes.

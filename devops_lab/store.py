@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -294,21 +295,7 @@ class Store:
 
     # ---- customers' requests
     def add_requests(self, outcomes: Iterable[Outcome]) -> None:
-        rows = [
-            (
-                x.t,
-                x.endpoint,
-                x.status,
-                x.seconds,
-                x.release,
-                x.run,
-                x.session,
-                x.request_id,
-                x.error,
-                x.order_key,
-            )
-            for x in outcomes
-        ]
+        rows = map(attrgetter(*REQUEST_COLUMNS.split(", ")), outcomes)
         with self._write() as db:
             db.executemany(
                 f"insert into requests ({REQUEST_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows

@@ -23,6 +23,8 @@ from pathlib import Path
 from platform import machine
 from zipfile import ZIP_DEFLATED, ZipFile
 
+import psutil
+
 from devops_lab.engines.environments import no_room, sha256, uv_program
 from devops_lab.errors import BadInput, BuildFailed, LabError, MissingTool
 from devops_lab.git import git
@@ -138,7 +140,7 @@ class Build:
         home = self.world.work / "builds"
         home.mkdir(parents=True, exist_ok=True)
         for leftover in home.glob(".*"):
-            if not _alive(int(leftover.name.split("-")[1])):
+            if not psutil.pid_exists(int(leftover.name.split("-")[1])):
                 shutil.rmtree(leftover, ignore_errors=True)
         tree = home / f".{short}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
         try:
@@ -311,13 +313,3 @@ def retag(wheel: Path, tag: str) -> Path:
             new.writestr(entry, changed.get(entry.filename, old.read(entry)))
     wheel.unlink()
     return target
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True

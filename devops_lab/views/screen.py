@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from html import escape
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 from devops_lab.errors import LabError
@@ -17,7 +17,6 @@ from devops_lab.settings import choice
 from devops_lab.views.picture import Picture
 from devops_lab.views.style import INK, badge, nothing, page, seconds
 
-Mode = Literal["auto", "live", "static"]
 MODES = ("auto", "live", "static")
 UPDATES_PER_SECOND = 5
 MAX_TEXT = 4000  # characters of a result that are shown
