@@ -24,6 +24,7 @@ from devops_lab.agent.reconciler import Vacancy
 from devops_lab.control import LOCK_HELD, Control, teardown
 from devops_lab.model import Event, Pool, Replica
 from devops_lab.phases import World
+from devops_lab.phases.notify import inbox
 from devops_lab.processes import process_of, processes_of
 from devops_lab.waits import until
 from tests.production import get, make_templates, new_world, torn_down, with_agent
@@ -239,6 +240,7 @@ def test_a_killed_agent_is_replaced_and_adopts_what_runs(control: Control, world
     assert (pids(control), control.url()) == (before, url)
     found = {process.pid for process in processes_of(world.root)}
     assert found == {*before, envoy, control.status()["agent"]["pid"]}
+    assert event(world, "agent.restarted").message.endswith("takes over 2 replicas")
     os.kill(before[0], signal.SIGKILL)  # an adopted replica is watched like one of its own
     event(world, "replica.replaced")
     control.wait_settled(30)
@@ -338,3 +340,12 @@ def test_what_fails_while_observing_is_told_and_does_not_stop_the_rest(world: Wo
     observer.tick()
     assert "scrape: no figures" in told
     assert [line.message for line in world.store.logs()] == ["Traceback: not JSON"]
+
+
+def test_only_key_events_are_passed_on(world: World) -> None:
+    observer = Observer(world, list, lambda where, error: None)
+    kinds = ["deploy.started", "deploy.step", "replica.draining", "alert.stale", "story.told", "replica.died"]
+    for kind in kinds:
+        world.store.event("operate", kind, "replica:r1", kind)
+    observer.notify()
+    assert [event.kind for event in inbox(world)] == ["deploy.started", "replica.died"]

@@ -62,6 +62,9 @@ class Agent:
         self.loop = Reconciler(self.world, self.watch)
         quiet = threading.Event()
         observer = Observer(self.world, lambda: list(self.loop.replicas.values()), self.failed)
+        if adopted := len(self.loop.replicas):
+            text = f"the agent was started again and takes over {adopted} replicas"
+            self.world.store.event("operate", "agent.restarted", "agent", text, who="agent")
         thread = threading.Thread(target=observer.run, args=(quiet,), name="observer", daemon=True)
         server = await self.listen()
         thread.start()

@@ -24,15 +24,11 @@ KEEP_SECONDS = 6 * 3600.0  # samples, log lines, requests
 LINES_A_TICK = 2000  # of one log; above, a sample is kept and the rest counted
 BYTES_A_TICK = 4_000_000
 KNOWN = {"time", "level", "message", "replica", "release", "endpoint", "request_id", "status", "seconds"}
-KEY_EVENTS: tuple[str, ...] = (
-    "deploy.",
-    "rollback.",
-    "operate.scaled",
-    "alert.",
-    "replica.died",
-    "replica.crash_loop",
-)
-KEY_EVENTS += ("replica.unhealthy", "replica.failed", "envoy.restarted", "log.truncated", "agent.error")
+KEY_EVENTS = {
+    *("deploy.started", "deploy.done", "deploy.refused", "rollback.done", "operate.scaled"),
+    *("replica.died", "replica.replaced", "replica.crash_loop", "replica.hung", "replica.failed"),
+    *("alert.firing", "alert.resolved", "agent.restarted", "agent.error", "envoy.restarted", "log.truncated"),
+}
 
 
 @dataclass(frozen=True)
@@ -210,7 +206,7 @@ class Observer:
 
         for event in self.world.store.events(after_id=self.seen_event):
             self.seen_event = event.id
-            if event.kind.startswith(KEY_EVENTS):
+            if event.kind in KEY_EVENTS:
                 notify(self.world, event)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from devops_lab.model import Event
@@ -24,7 +25,7 @@ def notify(world: World, event: Event, wait_seconds: float = 2.0) -> None:
         return
     details = {"event": event.id, "about": event.kind}
     world.store.event(
-        event.phase, INBOX, event.subject, _text(event), who=event.who, why=event.why, **details
+        event.phase, INBOX, event.subject, event.message, who=event.who, why=event.why, **details
     )
     for address in filter(None, (part.strip() for part in os.environ.get(ADDRESSES, "").split(","))):
         if problem := _send(address, event, wait_seconds):
@@ -32,10 +33,10 @@ def notify(world: World, event: Event, wait_seconds: float = 2.0) -> None:
 
 
 def inbox(world: World, *, since: float = 0.0) -> list[Event]:
-    """What the operations team was told, oldest first."""
+    """What the operations team was told, oldest first: each event under the kind that it was recorded as."""
     seen: dict[object, Event] = {}
     for event in world.store.events(kind=INBOX, since=since):
-        seen.setdefault(event.data.get("event") or event.id, event)
+        seen.setdefault(event.data.get("event") or event.id, replace(event, kind=event.data["about"]))
     return list(seen.values())
 
 
