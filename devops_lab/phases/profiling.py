@@ -16,6 +16,10 @@ from devops_lab.model import Replica
 from devops_lab.phases import World
 
 SAMPLES_PER_SECOND = 200
+# What a thread is in while it has nothing to do; py-spy leaves idle threads out, but can't in a container.
+WAITING = re.compile(
+    r"\bwait \((.*/)?threading\.py|\bselect \((.*/)?selectors\.py|\b_worker \((.*/)?futures/thread\.py"
+)
 APPLICATION = re.compile(r"\((?:.*/)?bento/[^)]*\)")  # a frame of the shop's own code, not of its libraries
 
 
@@ -27,6 +31,7 @@ class Profile:
         functions: share (0..1) of the samples in which a function was the one that ran.
         application: share in which a function of the shop's own code was the innermost such one.
         stacks: whole stacks, outermost first and joined by ";", with their number of samples.
+        waiting: samples of threads that had nothing to do; they count in none of the others.
     """
 
     replica: str
@@ -37,6 +42,7 @@ class Profile:
     functions: dict[str, float]
     application: dict[str, float]
     stacks: dict[str, int]
+    waiting: int = 0
 
     @property
     def key(self) -> str:
@@ -68,16 +74,20 @@ def profile(world: World, replica_id: str, seconds: float) -> Profile:
     return result
 
 
-def parse(raw: str) -> tuple[int, dict[str, float], dict[str, float], dict[str, int]]:
-    """Read py-spy's raw format ("outer;inner 12" a line): samples, functions, application, stacks."""
+def parse(raw: str) -> tuple[int, dict[str, float], dict[str, float], dict[str, int], int]:
+    """Read py-spy's raw format ("outer;inner 12" a line) into a profile's figures, from `samples` on."""
     stacks: Counter[str] = Counter()
     functions: Counter[str] = Counter()
     application: Counter[str] = Counter()
+    waiting = 0
     for line in raw.splitlines():
         stack, _, count = line.rpartition(" ")
         if not stack:
             continue
         frames = stack.split(";")
+        if WAITING.search(frames[-1]):
+            waiting += int(count)
+            continue
         stacks[stack] += int(count)
         functions[frames[-1]] += int(count)
         if own := [frame for frame in frames if APPLICATION.search(frame)]:
@@ -87,7 +97,7 @@ def parse(raw: str) -> tuple[int, dict[str, float], dict[str, float], dict[str, 
     def shares(counted: Counter[str]) -> dict[str, float]:
         return {name: count / total for name, count in counted.most_common()}
 
-    return total, shares(functions), shares(application), dict(stacks.most_common())
+    return total, shares(functions), shares(application), dict(stacks.most_common()), waiting
 
 
 def find_replica(world: World, replica_id: str) -> Replica:
