@@ -41,7 +41,14 @@ class LabEngine(NBClientEngine):  # type: ignore[misc] # papermill has no types
 
     @classmethod
     def execute_managed_notebook(
-        cls, nb_man: Any, kernel_name: str, *, env: dict[str, str], on_cell: Callable[[int], None], **_: Any
+        cls,
+        nb_man: Any,
+        kernel_name: str,
+        *,
+        env: dict[str, str],
+        on_cell: Callable[[int], None],
+        log: Path,
+        **_: Any,
     ) -> Any:
         client = PapermillNotebookClient(
             nb_man,
@@ -52,7 +59,9 @@ class LabEngine(NBClientEngine):  # type: ignore[misc] # papermill has no types
             store_widget_state=False,
             on_cell_start=lambda cell, cell_index: on_cell(cell_index),
         )
-        return client.execute(env=env)
+        # At its end a kernel is interrupted first, and may say so; that belongs into a log, not on the page.
+        with log.open("ab") as errors:
+            return client.execute(env=env, stderr=errors)
 
 
 papermill_engines.register("devops-lab", LabEngine)
@@ -84,6 +93,7 @@ def execute(
         progress_bar=False,
         request_save_on_cell_execute=False,
         env=environment(ipython),
+        log=target.parent / "kernels.log",
         on_cell=on_cell,
     )
     executed.metadata.pop("widgets", None)

@@ -101,6 +101,11 @@ class Test:
             why.append(f"the suite took {report.seconds:.1f} s, more than {bars.seconds:g} s")
         return why
 
+    def passing(self, artifact: Artifact) -> TestReport | None:
+        """The newest green report of this very artifact, by digest: the same bytes need no second run."""
+        found = [r for r in self.world.store.all(TestReport) if r.digest == artifact.digest and r.passed]
+        return found[-1] if found else None
+
     def last(self) -> TestReport | None:
         return self.world.store.last(TestReport)
 

@@ -108,6 +108,8 @@ class Walk:
         self._step("test", lambda: self._tested(artifact))
 
     def _tested(self, artifact: Artifact) -> tuple[TestReport, str]:
+        if report := self.test.passing(artifact):
+            return report, f"{len(report.cases)} tests were green for these very bytes already"
         report = self.test.run(artifact)
         if not report.passed:
             raise ChecksFailed(
