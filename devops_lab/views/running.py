@@ -257,7 +257,7 @@ def profile(found: Any) -> Picture:
     if stacks:
         _icicle(axes[1], {tuple(key.split(";")): float(count) for key, count in stacks.items()})
     first = next(iter(top))
-    caption = f"{first} takes {100 * top[first]:.0f} % of the replica's time."
+    caption = f"{first} takes {100 * top[first]:.0f} % of the time in which the replica worked."
     told = "; ".join(f"{name} {100 * share:.0f} %" for name, share in top.items())
     return look.drawn(fig, caption, f"{caption} {told}.")
 
