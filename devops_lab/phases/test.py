@@ -102,8 +102,12 @@ class Test:
         return why
 
     def passing(self, artifact: Artifact) -> TestReport | None:
-        """The newest green report of this very artifact, by digest: the same bytes need no second run."""
-        found = [r for r in self.world.store.all(TestReport) if r.digest == artifact.digest and r.passed]
+        """The newest green report of this artifact and commit: the same bytes need no second run.
+
+        The commit counts too: one that only adds a test makes the same wheel, and is to be tested.
+        """
+        wanted = (artifact.digest, artifact.commit)
+        found = [r for r in self.world.store.all(TestReport) if (r.digest, r.commit) == wanted and r.passed]
         return found[-1] if found else None
 
     def last(self) -> TestReport | None:

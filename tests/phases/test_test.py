@@ -15,7 +15,7 @@ from devops_lab.phases import World
 from devops_lab.phases.build import Build
 from devops_lab.phases.test import Gate, Test
 from devops_lab.processes import processes_of
-from tests.shoplab import commit, found
+from tests.shoplab import commit, found, say_tested
 
 FROM_THE_WHEEL = """
 from pathlib import Path
@@ -129,3 +129,14 @@ def test_a_new_test_catches_what_escaped(world: World) -> None:
     assert not before.caught
     assert after.caught
     assert after.by
+
+
+def test_a_green_report_counts_for_its_own_bytes_and_commit_only(world: World) -> None:
+    artifact = Build(world).run()
+    assert Test(world).passing(artifact) is None
+    report = say_tested(world, artifact)
+    assert Test(world).passing(artifact) == report
+    other = replace(artifact, commit="0" * 40)  # the same wheel, with other tests beside it
+    assert Test(world).passing(other) is None
+    say_tested(world, other, "1 of 1 tests failed")
+    assert Test(world).passing(other) is None
