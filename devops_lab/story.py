@@ -231,7 +231,7 @@ def growth(lab: Lab, rate: float, seconds: float) -> float:
         replicas = lab.replicas()
         return sum(usage.memory_bytes for r in replicas if (usage := lab.world.engine.usage(r)))
 
-    lab.operate.load(rate=rate, seconds=seconds / 2).wait()  # a new process grows until it is warm
+    lab.operate.load(rate=2 * rate, seconds=seconds).wait()  # a new process grows until its caches are full
     before = memory()
     summary = lab.operate.load(rate=rate, seconds=seconds).wait()
     return (memory() - before) / max(summary.requests, 1)
