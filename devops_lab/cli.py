@@ -140,23 +140,34 @@ def run(
 @app.command(name="open")
 def open_(
     lab: LabOption = None,
+    engine: Annotated[str, typer.Option(help="Of a new lab: auto, process, docker or swarm [process].")] = "",
     port: Annotated[int, typer.Option(help="Listen on this port [a free one].")] = 0,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser window.")] = True,
 ) -> None:
     """Open the notebooks in JupyterLab."""
     from devops_lab import jupyter
 
-    raise typer.Exit(jupyter.open_jupyter(lab, port, browser))
+    raise typer.Exit(jupyter.open_jupyter(lab, port, browser, engine))
 
 
 @app.command()
-def doctor(as_json: JsonOption = False) -> None:
+def doctor(
+    prepare: Annotated[
+        bool, typer.Option("--prepare", help="First make the base images that the Docker engine lacks.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Tell what is on this machine and what is missing.
 
     Names the engines that answer, and what to do about each thing that is missing.
+    --prepare makes images from this machine's Debian or Ubuntu packages, where none can be pulled.
     """
     from devops_lab import doctor as examination
 
+    if prepare:
+        from devops_lab.doctor.preparing import prepare_missing
+
+        print("\n".join(prepare_missing()), file=sys.stderr)
     rows = examination.examine()
     report(rows) if as_json else print(examination.table(rows))
     raise typer.Exit(3 if any(row.ok is False for row in rows) else 0)
@@ -173,6 +184,7 @@ def status(lab: LabOption = None, as_json: JsonOption = False) -> None:
     found |= {
         "agent": "runs" if found["agent"] else "",
         "url": production.get("url", ""),
+        "scrape_url": production.get("scrape_url", ""),
         "replicas": [
             f"{r['id']}, version {r['release']}, {r['state']}, pid {r['pid']}, {r['host']}:{r['port']}"
             for r in production.get("replicas", [])
@@ -196,6 +208,22 @@ def trail(
         return
     for child, relation, parent, _ in rows:
         print(f"{child}  {relation}  {parent}")
+
+
+@app.command()
+def export(
+    target: Annotated[str, typer.Argument(help="What to write for: prometheus.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="An empty or new folder.")],
+    lab: LabOption = None,
+) -> None:
+    """Write the lab's monitoring for another system.
+
+    Scrape configuration, recording and alert rules, and a Grafana dashboard.
+    """
+    from devops_lab.phases.export import export as write
+
+    for path in write(open_lab(lab).world, target, out):
+        print(path)
 
 
 @app.command()

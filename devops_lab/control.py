@@ -155,14 +155,11 @@ class Control:
             return bool(seen["settled"])
 
         def evidence() -> str:
-            rows = [
-                f"{r['id']} of {r['pool']}: {r['state']} {r['reason']}".rstrip()
-                for r in seen.get("replicas", [])
-            ]
-            wanted = [
+            rows = [f"{r['id']} of {r['pool']}: {r['state']} {r['reason']}" for r in seen.get("replicas", [])]
+            pools = [
                 f"pool {p['name']}: {p['healthy']} of {p['wanted']} healthy" for p in seen.get("pools", [])
             ]
-            return "\n".join(wanted + rows)
+            return "\n".join(pools + rows)
 
         self.poke()
         until(settled, "production to be as desired", seconds=seconds, every_seconds=0.01, evidence=evidence)

@@ -54,6 +54,10 @@ class MissingTool(LabError):
 class DiskFull(LabError):
     """Too little free space to go on safely."""
 
+    def __init__(self, wrong: str, *, expected: str = "some free megabytes", next_step: str = "") -> None:
+        step = next_step or "Free some space (`devops-lab clean` removes a lab), then try again."
+        super().__init__(wrong, expected=expected, next_step=step)
+
 
 class PortTaken(LabError):
     """A port that was asked for by number is in use."""

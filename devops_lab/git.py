@@ -70,9 +70,9 @@ def environment() -> dict[str, str]:
     }
 
 
-def identity(name: str, email: str = "") -> dict[str, str]:
-    """The environment that makes `name` author and committer; an empty address is derived from the name."""
-    address = email or f"{'.'.join(name.lower().split()) or 'learner'}@bento.example"
+def identity(name: str) -> dict[str, str]:
+    """The environment that makes `name` author and committer."""
+    address = f"{'.'.join(name.lower().split()) or 'learner'}@bento.example"
     return {
         "GIT_AUTHOR_NAME": name,
         "GIT_AUTHOR_EMAIL": address,
@@ -87,17 +87,16 @@ def commit_file(
     text: str,
     message: str,
     *,
-    branch: str = "main",
     env: Mapping[str, str] | None = None,
 ) -> str:
-    """Commit one file's new text on a branch, whatever is checked out, and return the commit's id.
+    """Commit one file's new text on main, whatever is checked out, and return the commit's id.
 
     Nothing else in the working tree or in the index changes: the commit is made in an index of its own.
 
     Raises:
-        LabError: git failed, or somebody else moved the branch meanwhile.
+        LabError: git failed, or somebody else moved main meanwhile.
     """
-    before = git(repo, "rev-parse", f"refs/heads/{branch}")
+    before = git(repo, "rev-parse", "refs/heads/main")
     with tempfile.TemporaryDirectory(prefix="devops-lab-") as folder:
         content = Path(folder, "content")
         content.write_text(text, encoding="utf-8", newline="\n")
@@ -107,7 +106,7 @@ def commit_file(
         git(repo, "update-index", "--add", "--cacheinfo", f"100644,{blob},{path}", env=index)
         tree = git(repo, "write-tree", env=index)
     made = git(repo, "commit-tree", tree, "-p", before, "-m", message, env=env)
-    git(repo, "update-ref", f"refs/heads/{branch}", made, before)
-    if git(repo, "branch", "--show-current") == branch:
+    git(repo, "update-ref", "refs/heads/main", made, before)
+    if git(repo, "branch", "--show-current") == "main":
         git(repo, "checkout", "--quiet", "HEAD", "--", path)
     return made

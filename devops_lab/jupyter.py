@@ -23,17 +23,18 @@ def import_path() -> dict[str, str]:
         return {"PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), before]))}
 
 
-def open_jupyter(lab: Path | None, port: int, browser: bool) -> int:
+def open_jupyter(lab: Path | None, port: int, browser: bool, engine: str = "") -> int:
     """Run JupyterLab on the loopback address, its token on, until the reader stops it; return its exit code.
 
     Args:
         lab: the lab's directory, handed to the notebooks; None = their default.
         port: to listen on; 0 = the first free one from 8888 on.
         browser: open a window?
+        engine: what a new lab's production runs on; empty = the default.
 
     Raises:
         PortTaken: the port that was asked for is in use.
-        BadInput: no such port.
+        BadInput: no such port, or no such engine.
     """
     root = settings.project_root()
     start = "lab/tree/notebooks/00-welcome.ipynb"
@@ -55,6 +56,8 @@ def open_jupyter(lab: Path | None, port: int, browser: bool) -> int:
         command.append("--allow-root")  # in a container there is nobody else
     env = os.environ | import_path() | {"JUPYTER_PREFER_ENV_PATH": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     env.pop("PYTHONDONTWRITEBYTECODE", None)
+    if engine:
+        env["DEVOPS_LAB_ENGINE"] = settings.choice("engine", engine, settings.ENGINES)
     if lab is not None:
         env["DEVOPS_LAB_DIR"] = str(lab.expanduser().resolve())
     if os.name != "nt":

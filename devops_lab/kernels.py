@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import papermill
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
@@ -69,7 +68,7 @@ papermill_engines.register("devops-lab", LabEngine)
 
 def execute(
     source: Path, target: Path, parameters: dict[str, Any], ipython: Path, on_cell: Callable[[int], None]
-) -> nbformat.NotebookNode:
+) -> None:
     """Execute one notebook in a kernel of its own, and save it with its outputs.
 
     Args:
@@ -82,7 +81,7 @@ def execute(
     Raises:
         papermill.exceptions.PapermillExecutionError: a cell failed.
     """
-    executed: nbformat.NotebookNode = papermill.execute_notebook(
+    papermill.execute_notebook(
         source,
         target,
         parameters,
@@ -96,8 +95,6 @@ def execute(
         log=target.parent / "kernels.log",
         on_cell=on_cell,
     )
-    executed.metadata.pop("widgets", None)
-    return executed
 
 
 def environment(ipython: Path) -> dict[str, str]:

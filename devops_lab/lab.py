@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import date
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from devops_lab import settings as configuration
-from devops_lab.errors import DiskFull, LabError, LabInUse, NotALab
-from devops_lab.model import Replica
+from devops_lab import story
+from devops_lab.control import teardown
+from devops_lab.engines import chosen
+from devops_lab.errors import BadInput, DiskFull, LabError, LabInUse, NotALab
+from devops_lab.model import Release, Replica
 from devops_lab.phases import World
+from devops_lab.phases.build import Build
+from devops_lab.phases.code import Code
+from devops_lab.phases.deploy import Deploy
+from devops_lab.phases.imaging import drop_images
+from devops_lab.phases.monitor import Monitor
+from devops_lab.phases.operate import Operate
+from devops_lab.phases.plan import Plan
+from devops_lab.phases.release import Releasing
+from devops_lab.phases.test import Test
+from devops_lab.pipeline import Pipeline
 from devops_lab.settings import MARKER, Settings
+from devops_lab.shop import found_repository
 from devops_lab.store import Store
 from devops_lab.waits import until
-
-if TYPE_CHECKING:
-    from devops_lab.phases.build import Build
-    from devops_lab.phases.code import Code
-    from devops_lab.phases.deploy import Deploy
-    from devops_lab.phases.monitor import Monitor
-    from devops_lab.phases.operate import Operate
-    from devops_lab.phases.plan import Plan
-    from devops_lab.phases.release import Releasing
-    from devops_lab.phases.test import Test
-    from devops_lab.pipeline import Pipeline
 
 MAKING = ".making"  # lies in a lab while it is being founded, so that a broken founding is noticed
 FREE_BYTES_NEEDED = 300_000_000
@@ -44,8 +47,10 @@ class Lab:
     """
 
     def __init__(self, world: World, lock: int | None) -> None:
-        self.world = world
-        self._lock = lock
+        self.world, self._lock = world, lock
+        self.plan, self.code, self.build, self.test = Plan(world), Code(world), Build(world), Test(world)
+        self.release, self.deploy = Releasing(world), Deploy(world)
+        self.operate, self.monitor, self.pipeline = Operate(world), Monitor(world), Pipeline(world)
 
     # ---- opening and closing
     @classmethod
@@ -61,28 +66,41 @@ class Lab:
 
         Args:
             path: the lab directory; default `$DEVOPS_LAB_DIR`, else `my-lab` beside the notebooks.
-            engine: "process", "docker", "swarm" or "auto"; None keeps what the lab has.
+            engine: "process", "docker", "swarm" or "auto"; None keeps what the lab has, and gives a new one
+                `$DEVOPS_LAB_ENGINE`, else "process".
             pace: "quick" or "class"; None keeps what the lab has.
             learner: the name that the trail shows; None keeps what the lab has.
 
         Raises:
             NotALab: the directory holds something else, or a lab of a newer format.
             LabInUse: a run of the whole workbook holds it.
-            BadInput: an unknown engine or pace.
+            BadInput: an unknown engine or pace, or another engine than the lab's releases were made for.
             DiskFull: too little room to work in.
         """
         root = Path(path).expanduser().resolve() if path else configuration.default_lab_dir().resolve()
         wishes = {"engine": engine, "pace": pace, "learner": learner}
         wanted = {name: value for name, value in wishes.items() if value is not None}
-        fresh = replace(Settings(), **wanted)  # type: ignore[arg-type]  # validates before anything is made
+        fresh = replace(Settings(engine=configuration.default_engine()), **wanted)  # type: ignore[arg-type]  # validates before anything is made
         if not (root / MARKER).is_file() or (root / MAKING).exists():
             _found(root, fresh)
         found = configuration.read(root)  # refuses before anything is touched
         lock = None if os.environ.get(RUN_VARIABLE) else _take_lock(root, exclusive=False)
-        current = replace(found, **wanted)  # type: ignore[arg-type]
+        current, store = replace(found, **wanted), Store(root / "lab.db")  # type: ignore[arg-type]
+        if current.engine != found.engine:
+            try:
+                _may_move(root, found, current, store)
+            except LabError:
+                cls(World(root, found, store), lock).close()
+                raise
         if current != found:
             configuration.write(root, current)
-        return cls(World(root, current, Store(root / "lab.db")), lock)
+        lab = cls(World(root, current, store), lock)
+        if (root / "run" / "drill.json").exists():  # a drill must not outlive the kernel that began it
+            from devops_lab.phases.drills import settle
+
+            with suppress(LabError):  # what can't be undone now is tried again the next time
+                settle(lab.world)
+        return lab
 
     def __enter__(self) -> Lab:
         return self
@@ -115,60 +133,6 @@ class Lab:
     def store(self) -> Store:
         return self.world.store
 
-    @cached_property
-    def plan(self) -> Plan:
-        from devops_lab.phases.plan import Plan
-
-        return Plan(self.world)
-
-    @cached_property
-    def code(self) -> Code:
-        from devops_lab.phases.code import Code
-
-        return Code(self.world)
-
-    @cached_property
-    def build(self) -> Build:
-        from devops_lab.phases.build import Build
-
-        return Build(self.world)
-
-    @cached_property
-    def test(self) -> Test:
-        from devops_lab.phases.test import Test
-
-        return Test(self.world)
-
-    @cached_property
-    def release(self) -> Releasing:
-        from devops_lab.phases.release import Releasing
-
-        return Releasing(self.world)
-
-    @cached_property
-    def deploy(self) -> Deploy:
-        from devops_lab.phases.deploy import Deploy
-
-        return Deploy(self.world)
-
-    @cached_property
-    def operate(self) -> Operate:
-        from devops_lab.phases.operate import Operate
-
-        return Operate(self.world)
-
-    @cached_property
-    def monitor(self) -> Monitor:
-        from devops_lab.phases.monitor import Monitor
-
-        return Monitor(self.world)
-
-    @cached_property
-    def pipeline(self) -> Pipeline:
-        from devops_lab.pipeline import Pipeline
-
-        return Pipeline(self.world)
-
     @property
     def url(self) -> str:
         """Where customers reach the shop; empty while there is no production."""
@@ -187,15 +151,11 @@ class Lab:
         Returns:
             What was done, one line each; empty when nothing was missing.
         """
-        from devops_lab.story import catch_up
-
-        return catch_up(self, phase)
+        return story.catch_up(self, phase)
 
     def status(self) -> dict[str, Any]:
         """The lab in figures: settings, main's head, releases, production."""
-        from devops_lab.story import status
-
-        return status(self)
+        return story.status(self)
 
     def trail(self, version: str) -> list[tuple[str, str, str, float]]:
         """The provenance of a version, nearest first: (child, relation, parent, time)."""
@@ -230,9 +190,18 @@ def _found(root: Path, settings: Settings) -> None:
                 root.rmdir()
 
 
-def _furnish(root: Path, settings: Settings) -> None:
-    from devops_lab.shop import found_repository
+def _may_move(root: Path, found: Settings, wanted: Settings, store: Store) -> None:
+    """Refuse another engine once something was released: the old one's production would be left behind."""
+    before, after = chosen(root, found), chosen(root, wanted)
+    if before.engine != after.engine and store.last(Release):
+        raise BadInput(
+            f"This lab's releases were made for the engine {before.engine}, not for {after.engine}.",
+            expected=f'engine="{before.engine}", or None, which keeps what the lab has',
+            next_step="Take another directory (--lab DIR), or begin anew: devops-lab clean.",
+        )
 
+
+def _furnish(root: Path, settings: Settings) -> None:
     if shutil.disk_usage(root).free < FREE_BYTES_NEEDED:
         raise _too_little_room(root)
     _empty(root)
@@ -259,19 +228,13 @@ def _empty(root: Path) -> None:
 
 
 def _too_little_room(root: Path) -> DiskFull:
-    free = shutil.disk_usage(root).free
-    return DiskFull(
-        f"Only {free / 1e6:.0f} MB are free at {root}.",
-        expected=f"{FREE_BYTES_NEEDED / 1e6:.0f} MB",
-        next_step="Free some space, or name a directory on another disk.",
-    )
+    free = shutil.disk_usage(root).free / 1e6
+    return DiskFull(f"Only {free:.0f} MB are free at {root}.", expected=f"{FREE_BYTES_NEEDED / 1e6:.0f} MB")
 
 
 @contextmanager
 def _alone(root: Path) -> Iterator[None]:
     """Hold a directory while a lab is founded in it: two notebooks may be opened at the same moment."""
-    import fcntl
-
     handle = os.open(root, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -282,8 +245,6 @@ def _alone(root: Path) -> Iterator[None]:
 
 def _take_lock(root: Path, *, exclusive: bool) -> int:
     """Notebooks share a lab; a run of the whole workbook has it to itself."""
-    import fcntl
-
     (root / "run").mkdir(exist_ok=True)
     handle = os.open(root / "run" / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -319,20 +280,32 @@ def clean(root: Path) -> None:
         LabInUse: a run of the whole workbook holds it.
         LabError: something could not be removed.
     """
-    from devops_lab.control import teardown
-
     root = root.expanduser().resolve()
     if not (root / MAKING).exists():
         configuration.read(root)
         if not os.environ.get(RUN_VARIABLE):
             os.close(_take_lock(root, exclusive=False))
-    teardown(root)
+    end_production(root)
 
     def removed() -> bool:
         shutil.rmtree(root, onerror=_make_writable)
         return not root.exists()
 
     until(removed, f"{root} to be removed", next_step="See who still writes there, then clean again.")
+
+
+def end_production(root: Path) -> None:
+    """End and remove all that runs for the lab at `root`, in its engine too; its files stay.
+
+    Raises:
+        EngineUnavailable: production runs in an engine that does not answer now; its processes are ended.
+    """
+    teardown(root)
+    if (root / MARKER).is_file() and not (root / MAKING).exists():
+        world = World(root, configuration.read(root), Store(root / "lab.db"))
+        if len(world.store.events(limit=2)) > 1:  # founded and no more: no engine was ever asked for anything
+            world.engine.teardown()
+            drop_images(world)
 
 
 def _make_writable(_: Any, path: str, __: object) -> None:

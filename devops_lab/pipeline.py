@@ -25,6 +25,7 @@ from devops_lab.model import PipelineMode, PipelineRun, Step
 from devops_lab.phases import World
 from devops_lab.phases.versions import locate
 from devops_lab.phases.walk import MODES, OnStep, Walk
+from devops_lab.processes import created_at, process_of, replace_file
 from devops_lab.store import Store
 
 PUSHED_AT = "DEVOPS_LAB_PUSHED_AT"
@@ -41,10 +42,16 @@ done
 
 @dataclass(frozen=True)
 class Trigger:
-    """What the hook does on a push to main; its mode is kept in the store."""
+    """What the hook does on a push to main, while the process that asked for it (a kernel) lives."""
 
     mode: PipelineMode
+    pid: int = 0
+    created: float = 0.0
     key: str = "push"
+
+    @property
+    def armed(self) -> bool:
+        return process_of(self.pid, self.created) is not None
 
 
 class Pipeline:
@@ -92,9 +99,12 @@ class Pipeline:
 
     # ---- triggered by git push
     def install_hook(self, mode: str = "delivery") -> Path:
-        """Let `git push` run the pipeline in this mode: write origin's post-receive hook; safe to repeat."""
+        """Let `git push` run the pipeline in this mode: write origin's post-receive hook; safe to repeat.
+
+        It sleeps when this process has ended, so that a notebook left half-way surprises nobody's next merge.
+        """
         chosen = cast(PipelineMode, settings.choice("mode", mode, tuple(MODES)))
-        self.world.store.put(Trigger(chosen))
+        self.world.store.put(Trigger(chosen, os.getpid(), created_at(os.getpid())))
         names = {
             "home": shlex.quote(str(Path(__file__).resolve().parent.parent)),
             "python": shlex.quote(sys.executable),
@@ -102,10 +112,8 @@ class Pipeline:
         }
         hook = self.world.origin / "hooks" / "post-receive"
         hook.parent.mkdir(exist_ok=True)
-        aside = hook.with_name("post-receive.new")
-        aside.write_text(HOOK.format(**names), encoding="utf-8")
-        aside.chmod(0o755)
-        os.replace(aside, hook)
+        replace_file(hook, HOOK.format(**names))
+        hook.chmod(0o755)
         return hook
 
     def remove_hook(self) -> None:
@@ -122,22 +130,19 @@ class Pipeline:
             BadInput: there is nothing to push, or no hook.
             LabError: git refused the push; carries git's words.
         """
-        if not (self.world.origin / "hooks" / "post-receive").exists():
+        trigger = self.world.store.last(Trigger)
+        if not (trigger and trigger.armed and (self.world.origin / "hooks" / "post-receive").exists()):
             raise BadInput(
-                "No pipeline listens to a push.", next_step="lab.pipeline.install_hook(mode) first."
+                "No pipeline listens to a push.", next_step="First lab.pipeline.install_hook(mode)."
             )
         before = {run.id for run in self.runs()}
         done = run_git(self.world.shop, "push", "origin", branch, env={PUSHED_AT: repr(time.time())})
         said = done.stderr.strip().replace(str(self.world.origin), "origin")
         if done.returncode:
-            raise LabError(
-                f"git refused the push:\n{said}", next_step="See what git says; often: pull first."
-            )
+            raise LabError(f"git refused the push:\n{said}", next_step="Often: pull first.")
         new = [run for run in self.runs() if run.id not in before]
         if not new and "up-to-date" in said:
-            raise BadInput(
-                "There is nothing to push: origin has all commits.", next_step="Commit a change first."
-            )
+            raise BadInput("There is nothing to push: origin has it all.", next_step="Commit a change first.")
         if not new:
             raise LabError(f"The push ran no pipeline:\n{said}", next_step="Only a push to main runs it.")
         return new[-1], said
@@ -149,7 +154,10 @@ def main(arguments: list[str]) -> int:
     if not commit.strip("0"):
         return 0  # main was deleted
     world = World(lab, settings.read(lab), Store(lab / "lab.db"))
-    trigger = world.store.get(Trigger, "push") or Trigger("delivery")
+    trigger = world.store.last(Trigger)
+    if not (trigger and trigger.armed):
+        print("pipeline: asleep, for the notebook that set it has ended (lab.pipeline.install_hook wakes it)")
+        return 0
     print(f"pipeline: continuous {trigger.mode} of {commit[:8]}", flush=True)
 
     def tell(step: Step) -> None:

@@ -51,14 +51,11 @@ def merged(source: Any, executed: Any) -> Any:
         if cell.cell_type == "code":
             count += bool(cell.source.strip())
             cell.execution_count = count if cell.source.strip() else None
-            cell.outputs = [renumbered(output, count) for output in outputs.get(cell.id, [])]
+            cell.outputs = outputs.get(cell.id, [])
+            for output in cell.outputs:
+                if output.output_type == "execute_result":
+                    output.execution_count = count
     return source
-
-
-def renumbered(output: Any, count: int) -> Any:
-    if output.output_type == "execute_result":
-        output.execution_count = count
-    return output
 
 
 def machine_traces(lab: Path) -> list[str]:

@@ -48,9 +48,7 @@ def choose(notebooks: list[Path], only: list[str], first: str) -> list[Path]:
     wanted = [one(name) for name in only] if only else notebooks
     chosen = [path for path in notebooks[begin:] if path in wanted]
     if not chosen:
-        raise BadInput(
-            f"None of {', '.join(only)} comes at or after {first}.", next_step="Leave one of them out."
-        )
+        raise BadInput(f"None of {', '.join(only)} comes at or after {first}.", next_step="Leave one out.")
     return chosen
 
 
@@ -60,9 +58,7 @@ def parse_parameters(pairs: list[str]) -> dict[str, Any]:
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals or not name.isidentifier():
-            raise BadInput(
-                f"{pair!r} is no parameter.", expected="NAME=VALUE", next_step="For example: rate=50"
-            )
+            raise BadInput(f"{pair!r} is no parameter.", expected="NAME=VALUE", next_step="As in rate=50")
         try:
             found[name] = ast.literal_eval(text)
         except (ValueError, SyntaxError):
@@ -87,7 +83,8 @@ def prepare_out(out: Path | None) -> Path:
     """Make the report's folder; a folder with other things in it is left alone."""
     default = settings.project_root() / "out" / time.strftime("run-%Y%m%d-%H%M%S")
     folder = (out or default).expanduser().resolve()
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not is_report(folder))):
+    is_report = (folder / "summary.json").exists()
+    if folder.exists() and not is_report and (not folder.is_dir() or any(folder.iterdir())):
         raise BadInput(
             f"{folder} holds something else.",
             expected="a new or empty folder, or an earlier report",
@@ -102,7 +99,3 @@ def prepare_out(out: Path | None) -> Path:
             f"Can't write to {folder}: {error}", next_step="Name another folder with --out."
         ) from error
     return folder
-
-
-def is_report(folder: Path) -> bool:
-    return (folder / "summary.json").exists()

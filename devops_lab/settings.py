@@ -14,6 +14,13 @@ FORMAT = 1  # of a lab directory; a newer one is refused, never guessed at
 ENGINES = ("auto", "process", "docker", "swarm")
 PACES = ("quick", "class")
 MARKER = "lab.toml"
+# The public images, each by the digest of its index for all platforms, so that a moved tag changes nothing:
+# Python 3.12.14, registry 2.8.3, PostgreSQL 17.11. Where none can be pulled, `doctor --prepare` makes others.
+PUBLIC_IMAGES = {
+    "python": "python:3.12-slim@sha256:78387bc3881b8273120a12ebe6c1ab22b018ccc2c9adf565ae1ac9b536e184ea",
+    "registry": "registry:2@sha256:a3d8aaa63ed8681a604f1dea0aa03f100d5895b6a58ace528858a7b332415373",
+    "postgres": "postgres:17@sha256:d74eeac9a635390a49bc21bd49fccd973de707e2a53a76ac49b552b8712ec46f",
+}
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,7 @@ class Settings:
         learner: who acts, as written into the trail.
         replicas: wanted at first.
         grace_seconds: how long a replica may finish what is in flight.
+        docker_host: address of the Docker engine; empty: DOCKER_HOST's, else the usual one.
     """
 
     engine: str = "process"
@@ -34,6 +42,7 @@ class Settings:
     replicas: int = 2
     grace_seconds: float = 10.0
     log_quota_bytes: int = 5_000_000
+    docker_host: str = ""
 
     def __post_init__(self) -> None:
         choice("engine", self.engine, ENGINES)
@@ -61,6 +70,11 @@ def choice(what: str, value: str, allowed: tuple[str, ...]) -> str:
     near = get_close_matches(value, allowed, 1, 0.5)
     hint = f"Did you mean {near[0]!r}?" if near else f"Choose one of: {', '.join(allowed)}."
     raise BadInput(f"There is no {what} {value!r}.", expected=", ".join(allowed), next_step=hint)
+
+
+def default_engine() -> str:
+    """The engine of a new lab when none is named: $DEVOPS_LAB_ENGINE, else "process"."""
+    return os.environ.get("DEVOPS_LAB_ENGINE") or Settings.engine
 
 
 def default_lab_dir() -> Path:

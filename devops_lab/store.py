@@ -11,14 +11,15 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import msgspec
 
+from devops_lab import logbook
 from devops_lab.errors import DiskFull, NotALab
-from devops_lab.model import Event, LogLine, Outcome
+from devops_lab.logbook import Logbook
+from devops_lab.model import Event
 
 
 class Keyed(Protocol):
@@ -41,21 +42,11 @@ create table if not exists series (id integer primary key, metric text, replica 
   endpoint text, unique (metric, replica, release, endpoint));
 create table if not exists samples (series integer, t real, value real,
   primary key (series, t)) without rowid;
-create table if not exists logs (id integer primary key, t real, level text, message text,
-  replica text, release text, endpoint text, request_id text, status integer, seconds real, extra text);
-create index if not exists logs_t on logs (t);
-create index if not exists logs_request on logs (request_id);
-create index if not exists logs_level on logs (level, t);
-create table if not exists requests (id integer primary key, t real, endpoint text, status integer,
-  seconds real, release text, run text, session text, request_id text, error text, order_key text);
-create index if not exists requests_t on requests (t);
-create index if not exists requests_run on requests (run, t);
 """
-LOG_COLUMNS = "t, level, message, replica, release, endpoint, request_id, status, seconds, extra"
-REQUEST_COLUMNS = "t, endpoint, status, seconds, release, run, session, request_id, error, order_key"
+MOST_LINES = 1_000_000  # log lines, and requests, that are kept at most
 
 
-class Store:
+class Store(Logbook):
     """The lab's memory.
 
     Args:
@@ -72,7 +63,10 @@ class Store:
         self._series: dict[tuple[str, str, str, str], int] = {}
         try:
             with self._write() as db:
-                db.executescript(SCHEMA)
+                db.executescript(SCHEMA + logbook.SCHEMA)
+                if not self.has_words():
+                    db.execute("begin immediate")  # several may open a new lab at the same moment
+                    self.index_words(db)
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
                 raise
@@ -101,11 +95,7 @@ class Store:
             if db.in_transaction:
                 db.execute("rollback")
             if "full" in str(error):
-                raise DiskFull(
-                    f"No room left to write {self.path}.",
-                    expected="some free megabytes",
-                    next_step="Free some space (`devops-lab clean` removes a lab), then try again.",
-                ) from error
+                raise DiskFull(f"No room left to write {self.path}.") from error
             raise
         except BaseException:
             if db.in_transaction:
@@ -248,78 +238,54 @@ class Store:
             (metric, since, until, replica, replica, endpoint, endpoint),
         ).fetchall()
 
-    # ---- log lines
-    def add_logs(self, lines: Iterable[LogLine]) -> None:
-        rows = [
-            (x.t, x.level, x.message, x.replica, x.release, x.endpoint, x.request_id, x.status, x.seconds,
-             msgspec.json.encode(x.extra).decode() if x.extra else "")
-            for x in lines
-        ]  # fmt: skip
-        with self._write() as db:
-            db.executemany(f"insert into logs ({LOG_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
-
-    def logs(
-        self,
-        *,
-        level: str = "",
-        endpoint: str = "",
-        request_id: str = "",
-        release: str = "",
-        replica: str = "",
-        text: str = "",
-        since: float = 0.0,
-        until: float = 1e12,
-        limit: int = 100,
-    ) -> list[LogLine]:
-        """The newest `limit` log lines that match, newest first; `text` is a part of the message."""
-        where, values = ["t between ? and ?"], [since, until]  # type: list[str], list[Any]
-        wanted = {
-            "level": level,
-            "endpoint": endpoint,
-            "request_id": request_id,
-            "release": release,
-            "replica": replica,
-        }
-        for column, value in wanted.items():
-            if value:
-                where.append(f"{column} = ?")
-                values.append(value)
-        if text:
-            where.append("instr(lower(message), lower(?)) > 0")
-            values.append(text)
+    def totals(self, metric: str, since: float, until: float) -> dict[tuple[str, str], float]:
+        """Sums over replicas and a window's seconds, by (metric, endpoint); `metric` may end in `*`."""
         rows = self.db.execute(
-            f"select {LOG_COLUMNS} from logs where {' and '.join(where)} order by t desc, id desc limit ?",
-            (*values, limit),
-        ).fetchall()
-        return [LogLine(*(*row[:9], msgspec.json.decode(row[9]) if row[9] else {})) for row in rows]
+            """select metric, endpoint, sum(value) from series join samples on samples.series = series.id
+               where metric glob ? and samples.t between ? and ? group by metric, endpoint""",
+            (metric, since, until),
+        )
+        return {(name, endpoint): total for name, endpoint, total in rows}
 
-    # ---- customers' requests
-    def add_requests(self, outcomes: Iterable[Outcome]) -> None:
-        rows = map(attrgetter(*REQUEST_COLUMNS.split(", ")), outcomes)
+    def curve(
+        self, metric: str, since: float, until: float, endpoint: str = "", how: str = "sum", points: int = 400
+    ) -> list[tuple[float, float]]:
+        """One line of a figure: replicas put together in each second, seconds in each of some hundred steps.
+
+        Args:
+            metric, endpoint: of the samples; endpoint "" is what was kept for all together.
+            since, until: POSIX seconds.
+            how: "sum" of the replicas, then the mean of the seconds; or "max" of both.
+            points: at most about so many, however long the window: no screen shows more.
+        """
+        over = {"sum": "avg", "max": "max"}[how]
+        step = max(-(-(until - since) // points), 1)
+        rows = self.db.execute(
+            f"""select min(second), {over}(value) from (
+                  select second, {how}(value) as value from (
+                    select cast(samples.t + 0.01 as int) as second, series, avg(value) as value
+                    from series join samples on samples.series = series.id
+                    where metric = ? and endpoint = ? and samples.t between ? and ? group by second, series)
+                  group by second)
+                group by cast((second - ?) / ? as int) order by 1""",
+            (metric, endpoint, since, until, int(since), step),
+        )
+        return [(float(second), value) for second, value in rows]
+
+    def forget(self, before: float, most: int = MOST_LINES) -> None:
+        """Drop samples, log lines and requests older than `before`; records, events and the trail stay.
+
+        Args:
+            before: POSIX seconds.
+            most: log lines and requests that stay at most, however young: a flood may not fill the disk.
+        """
         with self._write() as db:
-            db.executemany(
-                f"insert into requests ({REQUEST_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows
+            db.execute("delete from samples where series in (select id from series) and t < ?", (before,))
+            db.execute(
+                """delete from series where not exists
+                   (select 1 from samples where samples.series = series.id)"""
             )
-
-    def requests(
-        self,
-        *,
-        run: str = "",
-        endpoint: str = "",
-        since: float = 0.0,
-        until: float = 1e12,
-        limit: int = 1_000_000,
-    ) -> list[Outcome]:
-        """Customers' requests in a window, oldest first."""
-        rows = self.db.execute(
-            f"""select {REQUEST_COLUMNS} from requests where t between ? and ? and (? = '' or run = ?)
-                and (? = '' or endpoint = ?) order by t limit ?""",
-            (since, until, run, run, endpoint, endpoint, limit),
-        ).fetchall()
-        return [Outcome(*row) for row in rows]
-
-    def forget(self, before: float) -> None:
-        """Drop samples, log lines and requests older than `before`; records, events and the trail stay."""
-        with self._write() as db:
-            for table in ("samples", "logs", "requests"):
+            for table in ("logs", "requests"):
                 db.execute(f"delete from {table} where t < ?", (before,))
+                db.execute(f"delete from {table} where id <= (select max(id) from {table}) - ?", (most,))
+        self._series.clear()  # one that was dropped may come again

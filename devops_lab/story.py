@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from devops_lab.git import git, identity
-from devops_lab.model import PHASES, Artifact, PipelineRun, Release, Sprint, TestReport
+from devops_lab.model import PHASES, Artifact, PipelineRun, Pool, Release, Sprint, TestReport
 from devops_lab.pipeline import Trigger
 from devops_lab.settings import choice
 from devops_lab.shop import Change, changes
@@ -23,8 +24,9 @@ def catch_up(lab: Lab, phase: str) -> list[str]:
     choice("phase", phase, ORDER)
     done = [f"production: {line}"] if (line := revive(lab)) else []
     for earlier in ORDER[: ORDER.index(phase)]:
-        step = STEPS.get(earlier)
-        if step and (line := step(lab)):
+        there, do = STEPS.get(earlier, (lambda _: True, None))
+        if do and not there(lab):
+            line = do(lab)
             lab.store.event(earlier, "story.caught_up", f"phase:{earlier}", line, who="the lab")
             done.append(f"{earlier}: {line}")
     return done
@@ -40,45 +42,31 @@ def revive(lab: Lab) -> str:
 
 
 def _plan(lab: Lab) -> str:
-    if lab.store.last(Sprint):
-        return ""
     sprint = lab.plan.choose()
     return f"sprint {sprint.number} chosen, {len(sprint.items)} items, {sprint.effort:g} points"
 
 
 def _code(lab: Lab) -> str:
-    if merged(lab, FIRST_FEATURE):
-        return ""
     bring(lab, FIRST_FEATURE)
     return f"{FIRST_FEATURE} written, reviewed and merged"
 
 
 def _build(lab: Lab) -> str:
-    if lab.store.last(Artifact):
-        return ""
     artifact = lab.build.run()
     return f"version {artifact.version} built in {artifact.seconds:.2f} s"
 
 
 def _test(lab: Lab) -> str:
-    if lab.store.last(TestReport):
-        return ""
     report = lab.test.run()
-    return (
-        f"{len(report.cases)} tests in {report.seconds:.2f} s, gate {'open' if report.passed else 'closed'}"
-    )
+    gate = "open" if report.passed else "closed"
+    return f"{len(report.cases)} tests in {report.seconds:.2f} s, gate {gate}"
 
 
 def _release(lab: Lab) -> str:
-    if shipped(lab, FIRST_FEATURE):
-        return ""
-    release = ship(lab, FIRST_FEATURE, why="the first feature of the sprint")
-    return f"version {release.version} released"
+    return f"version {ship(lab, FIRST_FEATURE, why='the first feature of the sprint').version} released"
 
 
 def _deploy(lab: Lab) -> str:
-    if lab.deploy.current():
-        return ""
     first(lab)
     release = shipped(lab, FIRST_FEATURE)
     assert release
@@ -86,13 +74,14 @@ def _deploy(lab: Lab) -> str:
     return f"versions {FIRST} and then {release.version} deployed"
 
 
-STEPS = {
-    "plan": _plan,
-    "code": _code,
-    "build": _build,
-    "test": _test,
-    "release": _release,
-    "deploy": _deploy,
+# phase -> (what there is when it has been done, how it is done)
+STEPS: dict[str, tuple[Callable[[Lab], object], Callable[[Lab], str]]] = {
+    "plan": (lambda lab: lab.store.last(Sprint), _plan),
+    "code": (lambda lab: merged(lab, FIRST_FEATURE), _code),
+    "build": (lambda lab: lab.store.last(Artifact), _build),
+    "test": (lambda lab: lab.store.last(TestReport), _test),
+    "release": (lambda lab: shipped(lab, FIRST_FEATURE), _release),
+    "deploy": (lambda lab: lab.store.all(Pool), _deploy),
 }
 
 
@@ -197,6 +186,18 @@ def sound(lab: Lab, without: str = "") -> str:
     return max((r for r in lab.release.registry() if is_sound(r)), key=_number).version
 
 
+def mend_of(lab: Lab, fault: str) -> str:
+    """The change that mends a fault: its fix, or what comes in its place where Plan's advice was taken."""
+    asked = {item.change for item in (*lab.plan.backlog(), *lab.plan.finished())}
+    better = [c.id for c in changes() if c.instead == fault and c.id in asked]
+    return better[0] if better else next(c.id for c in changes() if c.after == fault)
+
+
+def ship_fault(lab: Lab, fault: str, why: str) -> Release:
+    """Ship a fault on main; where the advice against it was taken, from a branch that nobody asked about."""
+    return ship(lab, fault, why=why, merge=not find_change(mend_of(lab, fault)).instead)
+
+
 def _number(release: Release) -> list[int]:
     return [int(part) for part in release.version.split(".")]
 
@@ -239,15 +240,13 @@ def growth(lab: Lab, rate: float, seconds: float) -> float:
 
 def production_at(lab: Lab, version: str, replicas: int | None = None) -> str:
     """Make sure that exactly `version` serves, with `replicas` copies; for the preconditions of a step."""
-    wanted = replicas or lab.settings.replicas
+    wanted, why = replicas or lab.settings.replicas, "precondition of the next step"
     if not lab.deploy.current():
         first(lab)
     if lab.deploy.current() != version:
-        lab.deploy.run(
-            version, "blue/green", who="the lab", why="precondition of the next step", replicas=wanted
-        )
+        lab.deploy.run(version, "blue/green", who="the lab", why=why, replicas=wanted)
     elif sum(pool.replicas for pool in lab.deploy.pools()) != wanted:
-        lab.deploy.scale(wanted, who="the lab", why="precondition of the next step")
+        lab.deploy.scale(wanted, who="the lab", why=why)
     return lab.deploy.current()
 
 

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,6 +23,7 @@ import msgspec
 
 from devops_lab import lab as labs
 from devops_lab import selection, settings
+from devops_lab.model import Event
 from devops_lab.progress import Watcher
 from devops_lab.store import Store
 
@@ -107,8 +108,6 @@ def run_workbook(
         EngineUnavailable: the engine can't be used on this machine.
         LabInUse: a notebook or another run holds the lab.
     """
-    from devops_lab.control import teardown
-
     settings.choice("engine", engine, settings.ENGINES)
     settings.choice("pace", pace, settings.PACES)
     chosen = selection.choose(selection.find_notebooks(), only or [], first)
@@ -124,7 +123,7 @@ def run_workbook(
         results = run_all(chosen, out, own | (parameters or {}), root, watcher)
         seconds = round(time.monotonic() - begun, 3)
         if is_new and any(result.status != "ok" for result in results):
-            teardown(root)
+            labs.end_production(root)
     summary = Summary(seconds, engine, pace, str(out), str(root), results, versions())
     report = {"ok": summary.ok} | msgspec.to_builtins(summary)
     (out / "summary.json").write_bytes(msgspec.json.format(msgspec.json.encode(report)))
@@ -154,12 +153,10 @@ def a_lab(kept: Path | None, engine: str, pace: str) -> Iterator[Path]:
 @contextmanager
 def production_ended(root: Path) -> Iterator[None]:
     """Where the run breaks off in a lab of its own making, end what runs there; the files stay to be seen."""
-    from devops_lab.control import teardown
-
     try:
         yield
     except BaseException:
-        teardown(root)
+        labs.end_production(root)
         raise
 
 
@@ -203,7 +200,7 @@ def run_one(
     target = out / source.name
     notebook = nbformat.read(source, as_version=4)
     progress.notebook(source.stem, len(notebook.cells) + 1)
-    last_event = newest_event(root)
+    last_event = max((event.id for event in events(root, limit=1)), default=0)
     begun, error = time.monotonic(), ""
     try:
         kernels.execute(source, target, parameters, ipython, progress.cell)
@@ -212,9 +209,7 @@ def run_one(
         error = f"{source.stem}, code cell {number}: {failure.ename}: {failure.evalue}"
     executed = nbformat.read(target, as_version=4)
     executed.metadata.pop("widgets", None)
-    executed.cells = [
-        c for c in executed.cells if "papermill-error-cell-tag" not in c.metadata.get("tags", [])
-    ]
+    executed.cells = [c for c in executed.cells if "papermill-error-cell-tag" not in tags(c)]
     nbformat.write(executed, target)
     result = NotebookResult(
         name=source.stem,
@@ -229,12 +224,14 @@ def run_one(
     return result
 
 
+def tags(cell: Any) -> set[str]:
+    return set(cell.metadata.get("tags", []))
+
+
 def reader_cells(notebook: Any) -> list[Any]:
     """The code cells that the reader sees: without what papermill has put in."""
     wrapped = {"injected-parameters", "papermill-error-cell-tag"}
-    return [
-        c for c in notebook.cells if c.cell_type == "code" and not wrapped & set(c.metadata.get("tags", []))
-    ]
+    return [c for c in notebook.cells if c.cell_type == "code" and not wrapped & tags(c)]
 
 
 def code_cell_number(target: Path, index: int) -> int:
@@ -249,9 +246,8 @@ def code_cell_number(target: Path, index: int) -> int:
 def measure(executed: Any) -> dict[str, Any]:
     """Count the cells that ran, their slowest, and what came on standard error."""
     cells = reader_cells(executed)
-    times = [
-        (number, c.metadata.get("papermill", {}).get("duration") or 0.0) for number, c in enumerate(cells, 1)
-    ]
+    ran = [c.metadata.get("papermill", {}) for c in cells]
+    times = [(number, told.get("duration") or 0.0) for number, told in enumerate(ran, 1)]
     noisy = [o for c in cells for o in c.outputs if o.output_type == "stream" and o.name == "stderr"]
     slowest = max(times, key=lambda pair: pair[1], default=(0, 0.0))
     return {"cells": len(cells), "slowest_cell": (slowest[0], round(slowest[1], 3)), "warnings": len(noisy)}
@@ -263,27 +259,18 @@ def title(notebook: Any) -> str:
     return next((line.lstrip("# ").strip() for line in lines if line.startswith("# ")), "")
 
 
-def newest_event(root: Path) -> int:
-    """The number of the last event so far."""
+def events(root: Path, **wanted: Any) -> list[Event]:
+    """Events of the lab, for the report."""
     if not (root / "lab.db").exists():
-        return 0
-    store = Store(root / "lab.db")
-    try:
-        return max((event.id for event in store.events(limit=1)), default=0)
-    finally:
-        store.close()
+        return []
+    with closing(Store(root / "lab.db")) as store:
+        return store.events(**wanted)
 
 
 def figures(root: Path, after: int) -> dict[str, Any]:
     """What a notebook has measured and recorded as events `figure.NAME` with a `value`."""
-    if not (root / "lab.db").exists():
-        return {}
-    store = Store(root / "lab.db")
-    try:
-        found = store.events(kind="figure.*", after_id=after)
-        return {event.kind.removeprefix("figure."): event.data.get("value", event.message) for event in found}
-    finally:
-        store.close()
+    found = events(root, kind="figure.*", after_id=after)
+    return {event.kind.removeprefix("figure."): event.data.get("value", event.message) for event in found}
 
 
 def versions() -> dict[str, str]:

@@ -5,9 +5,15 @@ from __future__ import annotations
 import functools
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from devops_lab.phases import World
+
+from tests.cluster import nodes
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # children without byte code start twice as slowly
 
@@ -37,7 +43,19 @@ def docker_missing() -> str:
     return ""
 
 
-NEEDS: dict[str, Callable[[], str]] = {"browser": browser_missing, "docker": docker_missing}
+@functools.cache
+def prometheus_missing() -> str:
+    """Why no Prometheus can be started here, or nothing."""
+    absent = [name for name in ("prometheus", "promtool") if not shutil.which(name)]
+    return f"not on PATH: {', '.join(absent)}" if absent else ""
+
+
+NEEDS: dict[str, Callable[[], str]] = {
+    "browser": browser_missing,
+    "cluster": nodes.missing,
+    "docker": docker_missing,
+    "prometheus": prometheus_missing,
+}
 
 
 def pytest_configure() -> None:
@@ -59,3 +77,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def chromium() -> str:
     """The path of a browser to drive, for tests that are marked `browser`."""
     return next(path for path in map(shutil.which, CHROMIUM) if path)
+
+
+@pytest.fixture(scope="session")
+def docker_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """One lab of containers for all tests of a session: its registry and its PostgreSQL start slowly."""
+    from tests.production import make_templates, new_world, torn_down
+
+    templates = make_templates(tmp_path_factory.mktemp("templates"))
+    with torn_down(new_world(tmp_path_factory.mktemp("labs") / "my läb", templates, "docker")) as made:
+        yield made

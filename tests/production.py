@@ -5,50 +5,65 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import sqlite3
 import time
 import urllib.request
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+
+import pytest
 
 from devops_lab import settings
 from devops_lab.control import Control, teardown
+from devops_lab.engines.docker import Docker
 from devops_lab.engines.environments import template_for
+from devops_lab.engines.images import Images
+from devops_lab.engines.postgres import password
 from devops_lab.model import Release
 from devops_lab.phases import World
 from devops_lab.processes import processes_of
 from devops_lab.store import Store
 
+ENGINES = ["process", pytest.param("docker", marks=pytest.mark.docker)]
 LOCK = Path(__file__).parents[1] / "devops_lab" / "shop" / "template" / "requirements.lock"
 
 # Follows the shop's contract as far as these tests look; TINY in a pool's environment makes it misbehave.
 TINY = """
-import asyncio, json, os, sqlite3, sys
+import asyncio, json, os, sys
 HOW = os.environ.get("TINY", "")
-DATABASE = os.environ["DATABASE_URL"].removeprefix("sqlite:///")
+DATABASE = os.environ["DATABASE_URL"]
+
+def connect():
+    if DATABASE.startswith("sqlite"):
+        import sqlite3
+        return sqlite3.connect(DATABASE.removeprefix("sqlite:///"))
+    import psycopg
+    return psycopg.connect(DATABASE)
 
 def migrate():
-    db = sqlite3.connect(DATABASE)
+    db = connect()
     db.execute("create table if not exists orders (key text primary key)")
-    db.commit()
     MIGRATION
+    db.commit()
     print("migrate: done")
 
 def say(message, **more):
     line = {"time": "2026-01-01T00:00:00+00:00", "level": "INFO", "message": message, **more}
     print(json.dumps(line), flush=True)
 
-def serve(port):
+def serve(host, port):
     import uvicorn
     from starlette.applications import Starlette
     from starlette.responses import JSONResponse, PlainTextResponse
     from starlette.routing import Route
-    counts = {"n": 0}
+    counts, held = {"n": 0}, []
     async def ready(request):
         return PlainTextResponse("no" if HOW == "never ready" else "ok", 503 if HOW == "never ready" else 200)
     async def info(request):
         counts["n"] += 1
+        held.append(b"x" * (1_000_000 * int(request.query_params.get("megabytes", 0))))
         seconds = float(request.query_params.get("seconds", 0))
         if seconds:
             say("slow begins")
@@ -69,7 +84,7 @@ def serve(port):
     paths = {"/readyz": ready, "/healthz": ready, "/api/info": info, "/metrics": metrics}
     routes = [Route(path, endpoint) for path, endpoint in paths.items()]
     say("serving", pid=os.getpid())
-    uvicorn.run(Starlette(routes=routes), host="127.0.0.1", port=port, log_level="warning",
+    uvicorn.run(Starlette(routes=routes), host=host, port=port, log_level="warning",
                 timeout_keep_alive=75, timeout_graceful_shutdown=10)
 
 if sys.argv[1] == "migrate":
@@ -77,32 +92,46 @@ if sys.argv[1] == "migrate":
 elif HOW == "crash":
     sys.exit("no such setting: BENTO_SAUCE")
 else:
-    serve(int(sys.argv[sys.argv.index("--port") + 1]))
+    serve(sys.argv[sys.argv.index("--host") + 1], int(sys.argv[sys.argv.index("--port") + 1]))
 """
 
 
-def tiny_release(root: Path, version: str = "1.0.0", migration: str = "pass") -> Release:
-    """Put a wheel with the tiny shop into a lab's registry."""
+def tiny_release(world: World, version: str = "1.0.0", migration: str = "pass") -> Release:
+    """Put a wheel with the tiny shop into a lab's registry, and an image where the engine wants one."""
+    root = world.root
     wheel = root / "registry" / version / f"bento-{version}-py3-none-any.whl"
     wheel.parent.mkdir(parents=True, exist_ok=True)
     info = f"bento-{version}.dist-info"
     with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr("bento/__init__.py", "")
-        archive.writestr("bento/__main__.py", TINY.replace("MIGRATION", migration))
-        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: bento\nVersion: {version}\n")
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        archive.writestr(f"{info}/RECORD", "")
+        for name, text in {
+            "bento/__init__.py": "",
+            "bento/__main__.py": TINY.replace("MIGRATION", migration),
+            f"{info}/METADATA": f"Metadata-Version: 2.1\nName: bento\nVersion: {version}\n",
+            f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+            f"{info}/RECORD": "",
+        }.items():
+            archive.writestr(zipfile.ZipInfo(name), text)  # no time in it: the same text, the same digest
     shutil.copy(LOCK, wheel.with_suffix(".lock"))
     digest = "sha256:" + hashlib.sha256(wheel.read_bytes()).hexdigest()
     path = wheel.relative_to(root).as_posix()
     size = wheel.stat().st_size
-    return Release(version, "c" * 40, f"v{version}", digest, path, size, "", "", time.time())
+    image = pushed(world, wheel, version, digest) if world.engine.capabilities().images else ""
+    return Release(version, "c" * 40, f"v{version}", digest, path, size, "", "", time.time(), image)
 
 
-def new_world(root: Path, templates: Path) -> World:
+def pushed(world: World, wheel: Path, version: str, digest: str) -> str:
+    """Build the image around a wheel and push it; the digest of its manifest."""
+    images = Images(Docker(), world.root)
+    tag = f"{version}-{digest[7:19]}"  # tests give a version several contents
+    if there := images.registry.digest_of(tag):
+        return there
+    return images.push(images.build(wheel, wheel.with_suffix(".lock"), LOCK.parent, tag, digest)).digest
+
+
+def new_world(root: Path, templates: Path, engine: str = "process") -> World:
     """An empty lab that need not install the shop's packages again."""
     root.mkdir(parents=True)
-    settings.write(root, settings.Settings(grace_seconds=5.0))
+    settings.write(root, settings.Settings(engine=engine, grace_seconds=5.0))
     shutil.copytree(templates, root / "work" / "templates", symlinks=True, copy_function=os.link)
     return World(root, settings.read(root), Store(root / "lab.db"))
 
@@ -119,13 +148,67 @@ def torn_down(world: World) -> Iterator[World]:
         yield world
     finally:
         teardown(world.root)
-        assert processes_of(world.root) == []
+        world.engine.teardown()
+        assert running(world) == []
+
+
+def engine_lab(request: pytest.FixtureRequest, root: Path, templates: Path) -> Iterator[World]:
+    """An empty lab on the engine that a fixture's parameter names; that of containers is lent."""
+    if request.param == "docker":
+        with renewed(request.getfixturevalue("docker_lab")) as made:
+            yield made
+        return
+    with torn_down(new_world(root, templates)) as made:
+        assert made.engine.name == request.param
+        yield made
+
+
+@contextmanager
+def renewed(lab: World) -> Iterator[World]:
+    """A lab as if nothing had ever happened in it; its registry and its PostgreSQL stay."""
+    for file in lab.root.glob("lab.db*"):
+        file.unlink()
+    world = World(lab.root, lab.settings, Store(lab.root / "lab.db"))
+    try:
+        yield world
+    finally:
+        teardown(world.root)
+        world.engine.sweep([])
+        shutil.rmtree(world.production, ignore_errors=True)
+        if Docker().find(world.root, "postgres"):
+            sql(world, "drop schema public cascade; create schema public")
+        world.store.close()
+
+
+def running(world: World) -> list[str]:
+    """What runs for a lab: its processes, and its containers."""
+    found = [f"process {process.pid}" for process in processes_of(world.root)]
+    if world.engine.capabilities().images:
+        found += [str(container.name) for container in Docker().containers(world.root)]
+    return found
+
+
+def sql(world: World, statement: str) -> list[str]:
+    """Have production's database do something; the rows that it answers."""
+    url = world.engine.database_url()
+    if url.startswith("sqlite"):
+        with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as db:
+            rows = [str(row[0]) for row in db.execute(statement)]
+            db.commit()
+            return rows
+    server = Docker().find(world.root, "postgres")
+    assert server
+    psql = ["psql", "-h", "127.0.0.1", "-U", "bento", "-qAt", "-v", "ON_ERROR_STOP=1", "-c", statement]
+    code, said = server.exec_run(psql, environment={"PGPASSWORD": password(world.root)})
+    assert code == 0, said
+    assert isinstance(said, bytes)
+    return said.decode().split()
 
 
 def with_agent(world: World, *versions: str) -> Control:
     """Install releases of the tiny shop and start the agent."""
     for version in versions:
-        release = tiny_release(world.root, version)
+        release = tiny_release(world, version)
         world.store.put(release)
         world.engine.prepare(release)
         world.engine.migrate(release)

@@ -16,19 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import psutil
 import pytest
 
+from devops_lab.agent.launching import Vacancy
 from devops_lab.agent.observe import Observer
-from devops_lab.agent.reconciler import Vacancy
+from devops_lab.agent.reconciler import answers
 from devops_lab.control import LOCK_HELD, Control, teardown
 from devops_lab.model import Event, Pool, Replica
 from devops_lab.phases import World
 from devops_lab.phases.notify import inbox
 from devops_lab.processes import process_of, processes_of
 from devops_lab.waits import until
-from tests.production import get, make_templates, new_world, torn_down, with_agent
+from tests.production import ENGINES, engine_lab, get, make_templates, running, with_agent
 
+of_processes = pytest.mark.parametrize("world", ["process"], indirect=True)
 V1, V2 = Pool("v1", "1.0.0", 2, 100), Pool("v2", "1.1.0", 2, 0)
 
 
@@ -37,10 +38,9 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_templates(tmp_path_factory.mktemp("templates"))
 
 
-@pytest.fixture
-def world(tmp_path: Path, templates: Path) -> Iterator[World]:
-    with torn_down(new_world(tmp_path / "my läb", templates)) as made:
-        yield made
+@pytest.fixture(params=ENGINES)
+def world(request: pytest.FixtureRequest, tmp_path: Path, templates: Path) -> Iterator[World]:
+    yield from engine_lab(request, tmp_path / "my läb", templates)
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_traffic_stays_where_it_was_while_nothing_that_is_wanted_is_healthy(worl
     world.store.replace_all(Pool, [replace(V2, weight=100, env={"TINY": "never ready"})])
     control.poke()
     until(lambda: len(control.status()["replicas"]) == 4, "the new replicas to start")
-    until(lambda: all(r["id"] in listening(control) for r in control.status()["replicas"]), "all to listen")
+    until(lambda: all_answer(control), "all to answer, if only that they are not ready")
     assert release_of(control) == "1.0.0"
     assert {r["state"] for r in control.status()["replicas"] if r["pool"] == "v2"} <= {
         "starting",
@@ -158,15 +158,11 @@ def test_traffic_stays_where_it_was_while_nothing_that_is_wanted_is_healthy(worl
     assert release_of(control) == "1.0.0"
 
 
-def listening(control: Control) -> set[str]:
-    found = set()
-    for replica in control.status()["replicas"]:
-        connections = psutil.Process(replica["pid"]).net_connections("tcp")
-        if any(c.status == psutil.CONN_LISTEN for c in connections):
-            found.add(replica["id"])
-    return found
+def all_answer(control: Control) -> bool:
+    return all(answers(r["host"], r["port"]) for r in control.status()["replicas"])
 
 
+@of_processes
 def test_nothing_wanted_answers_503_and_runs_nothing(control: Control, world: World) -> None:
     world.store.replace_all(Pool, [])
     control.wait_settled(30)
@@ -218,11 +214,11 @@ def test_a_dead_envoy_comes_back_on_the_same_port(control: Control, world: World
     until(lambda: control.status()["envoy"]["pid"] != before["envoy"]["pid"], "a new Envoy")
     control.wait_settled(30)
     assert control.url() == before["url"]
-    until(lambda: answers(control), "an answer through the new Envoy")
+    until(lambda: serves(control), "an answer through the new Envoy")
     assert pids(control) == sorted(r["pid"] for r in before["replicas"])
 
 
-def answers(control: Control) -> bool:
+def serves(control: Control) -> bool:
     try:
         return release_of(control) == "1.0.0"
     except OSError:
@@ -239,6 +235,9 @@ def test_a_killed_agent_is_replaced_and_adopts_what_runs(control: Control, world
     control.wait_settled(30)
     assert (pids(control), control.url()) == (before, url)
     found = {process.pid for process in processes_of(world.root)}
+    if world.engine.name == "docker":
+        found |= {r.pid for r in world.store.all(Replica) if world.engine.alive(r)}
+        assert len(running(world)) == 6, "agent, proxy, two replicas, registry, database"
     assert found == {*before, envoy, control.status()["agent"]["pid"]}
     assert event(world, "agent.restarted").message.endswith("takes over 2 replicas")
     os.kill(before[0], signal.SIGKILL)  # an adopted replica is watched like one of its own
@@ -259,6 +258,7 @@ def test_what_died_while_no_agent_looked_is_replaced_by_the_next(control: Contro
 
 
 # ---- one agent, ended cleanly
+@of_processes
 def test_a_second_agent_is_refused(control: Control, world: World) -> None:
     second = subprocess.run([sys.executable, "-m", "devops_lab.agent", str(world.root)], capture_output=True)
     assert second.returncode == LOCK_HELD
@@ -274,6 +274,7 @@ def test_sigterm_ends_the_agent_and_leaves_production(control: Control, world: W
     assert not (world.root / "run" / "agent.json").exists()
 
 
+@of_processes
 def test_nothing_is_left_after_kernel_and_agent_were_killed(control: Control, world: World) -> None:
     status = control.status()
     os.kill(status["agent"]["pid"], signal.SIGKILL)
@@ -286,6 +287,7 @@ def test_nothing_is_left_after_kernel_and_agent_were_killed(control: Control, wo
 
 
 # ---- what it costs, and what it sees
+@of_processes
 def test_an_idle_lab_is_small(control: Control, world: World) -> None:
     rows = [p.memory_info().rss for p in processes_of(world.root)]
     assert len(rows) == 4
@@ -326,6 +328,7 @@ def test_a_log_flood_is_sampled_counted_and_cut(world: World) -> None:
     assert control.status()["settled"]
 
 
+@of_processes
 def test_what_fails_while_observing_is_told_and_does_not_stop_the_rest(world: World) -> None:
     told: list[str] = []
     observer = Observer(world, list, lambda where, error: told.append(f"{where}: {error}"))
@@ -342,9 +345,17 @@ def test_what_fails_while_observing_is_told_and_does_not_stop_the_rest(world: Wo
     assert [line.message for line in world.store.logs()] == ["Traceback: not JSON"]
 
 
+@of_processes
 def test_only_key_events_are_passed_on(world: World) -> None:
     observer = Observer(world, list, lambda where, error: None)
-    kinds = ["deploy.started", "deploy.step", "replica.draining", "alert.stale", "story.told", "replica.died"]
+    kinds = [
+        "deploy.started",
+        "deploy.step",
+        "replica.draining",
+        "alert.pending",
+        "story.told",
+        "replica.died",
+    ]
     for kind in kinds:
         world.store.event("operate", kind, "replica:r1", kind)
     observer.notify()

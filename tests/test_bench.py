@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from devops_lab import bench
-from devops_lab.bench import Row, cpu_seconds, run_bench
+from devops_lab.bench import Row, cpu_seconds, dashboard, run_bench
+from devops_lab.phases.monitor import Monitor
 
 
 def test_a_bar_is_missed_above_it_only() -> None:
@@ -37,6 +39,30 @@ def test_the_exit_code_tells_of_missed_bars(
     assert bench.main(smoke=True) == 0
     del rows[1]
     assert bench.main() == 0
+
+
+def test_a_dashboard_costs_what_its_window_holds_not_what_is_stored(tmp_path: Path) -> None:
+    """Counted in steps of SQLite's machine, which are the same on every computer."""
+
+    def steps(monitor: Monitor, window: float) -> int:
+        taken = 0
+
+        def count() -> int:
+            nonlocal taken
+            taken += 1
+            return 0
+
+        monitor.store.db.set_progress_handler(count, 100)
+        dashboard.dashboard(monitor, dashboard.NOW - window, dashboard.NOW)
+        monitor.store.db.set_progress_handler(None, 0)
+        return taken
+
+    series = len(dashboard.REPLICAS) * len(dashboard.names())
+    alone = dashboard.filled(tmp_path / "alone.db", 60 * series, 6_000)
+    full = dashboard.filled(tmp_path / "full.db", 600 * series, 60_000)
+    minute = steps(full, 60)
+    assert minute < 1.2 * steps(alone, 60)
+    assert steps(full, 600) < 10 * minute
 
 
 @pytest.mark.slow

@@ -39,7 +39,7 @@ def main(*arguments: str) -> int:
 
 
 def test_all_commands_are_there() -> None:
-    assert set(COMMANDS) == {"run", "open", "doctor", "status", "trail", "clean", "test", "bench"}
+    assert set(COMMANDS) == {"run", "open", "doctor", "status", "trail", "export", "clean", "test", "bench"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -100,6 +100,7 @@ def test_exit_codes(error: type[errors.LabError], code: int) -> None:
         (["run", "--nonsense"], "No such option"),
         (["nonsense"], "No such command"),
         (["trail"], "Missing argument"),
+        (["export"], "Missing argument"),
         (["open", "--no-browser", "--port", "70000"], "1 to 65535"),
     ],
 )

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import os
 import socket
+import socketserver
+import subprocess
+import sys
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from devops_lab import doctor
+from devops_lab.cli import main
+from devops_lab.doctor import containers, preparing
+from devops_lab.engines.docker import Docker
+from devops_lab.engines.prepared import there
+from devops_lab.settings import PUBLIC_IMAGES
 
 
 def test_everything_that_is_missing_comes_with_advice() -> None:
@@ -49,29 +60,72 @@ def test_a_platform_without_an_envoy_wheel_is_named(monkeypatch: pytest.MonkeyPa
     assert "x86_64" in found.what_to_do
 
 
-@pytest.mark.parametrize(
-    "answer", [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK", b"nonsense\r\n\r\n", b""]
-)
-def test_docker_is_asked_over_its_socket(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes
-) -> None:
+# ---- Docker: states that this machine can have are had for real; of the others, real answers are read
+VERSION: dict[str, object] = {"Version": "27.3.1", "ApiVersion": "1.47"}
+INFO: dict[str, object] = {
+    "OperatingSystem": "Debian GNU/Linux 12 (bookworm)",
+    "DockerRootDir": "/",
+    "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"],
+    "CgroupVersion": "2",
+    "MemoryLimit": True,
+    "CpuCfsQuota": True,
+    "PidsLimit": True,
+    "Swarm": {"LocalNodeState": "inactive", "ControlAvailable": False},
+}
+Serve = Callable[[dict[str, object]], None]
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+    """Starts a server on a socket that answers each path as an engine did; DOCKER_HOST names it."""
     path = str(tmp_path / "d.sock")
     monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(path)
-        server.listen(1)
+    servers: list[socketserver.UnixStreamServer] = []
 
-        def serve() -> None:
-            client, _ = server.accept()
-            with client:
-                client.recv(4096)
-                client.sendall(answer)
+    def serve(answers: dict[str, object]) -> None:
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self) -> None:
+                wanted = self.rfile.readline().split()[1].decode()
+                said = answers.get(wanted, b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+                if not isinstance(said, bytes):
+                    body = json.dumps(said).encode()
+                    said = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+                self.wfile.write(said)
 
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        found = doctor.docker()
-        thread.join(5)
-    assert found.ok is (True if answer.startswith(b"HTTP") else None)
+        servers.append(socketserver.ThreadingUnixStreamServer(path, Handler))
+        threading.Thread(
+            target=servers[-1].serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        ).start()
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def seen(info: dict[str, object], version: dict[str, object] = VERSION) -> doctor.Finding:
+    return containers.docker(version, {**INFO, **info})
+
+
+def test_an_engine_is_asked_over_its_socket(engine: Serve) -> None:
+    engine({"/version": VERSION, "/info": INFO, "/images/json": []})
+    found = {row.name: row for row in containers.containers()}
+    assert found["engine: docker"].ok is True
+    assert "Docker 27.3.1 on Debian" in found["engine: docker"].detail
+    assert found["engine: swarm"].detail == "inactive"
+    assert "docker swarm init" in found["engine: swarm"].what_to_do
+    assert found["base images"].detail == "missing: python, registry, postgres"
+    assert "--prepare" in found["base images"].what_to_do
+
+
+@pytest.mark.parametrize(
+    "answer", [b"nonsense\r\n\r\n", b"", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK"]
+)
+def test_what_is_no_engine_is_told_apart(engine: Serve, answer: bytes) -> None:
+    engine({"/version": answer})
+    row = containers.containers()[0]
+    assert row.ok is None
+    assert "does not speak as a Docker engine" in row.detail
 
 
 @pytest.mark.parametrize(
@@ -79,13 +133,156 @@ def test_docker_is_asked_over_its_socket(
 )
 def test_no_docker_is_no_trouble(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.setenv("DOCKER_HOST", address)
-    assert doctor.docker().ok is None
-    assert doctor.swarm().ok is None
+    rows = containers.containers()
+    assert [row.ok for row in rows] == [None, None, None]
+    assert all(row.what_to_do for row in rows)
+
+
+def test_a_stopped_engine_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(tmp_path / "d.sock")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)  # the file stays, as a dockerd that was killed leaves it
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
+    row = containers.containers()[0]
+    assert "stopped" in row.detail
+    assert "start" in row.what_to_do
+
+
+def test_a_silent_engine_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(containers, "SECONDS", 0.1)
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/d.sock")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"{tmp_path}/d.sock")
+        server.listen(5)
+        assert "no answer within" in containers.containers()[0].detail
+
+
+def test_a_refused_socket_names_the_group(tmp_path: Path) -> None:
+    path = tmp_path / "d.sock"
+    code = "from devops_lab.doctor import containers as c; import os; os.getuid() or os.setuid(65534); "
+    code += "row = c.containers()[0]; print(row.detail, row.what_to_do)"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen(1)
+        path.chmod(0)
+        environment = {**os.environ, "DOCKER_HOST": f"unix://{path}"}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+        )
+    assert "this user may not talk to it" in done.stdout
+    assert "usermod -aG docker" in done.stdout
+
+
+def test_a_full_disk_is_seen_where_the_engine_keeps_its_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(containers, "FREE_BYTES", 10**18)  # more than any disk has
+    row = seen({"DockerRootDir": "/"})
+    assert row.ok is None
+    assert "docker system prune" in row.what_to_do
+    assert seen({"DockerRootDir": "/in/a/virtual/machine"}).ok is True
+
+
+def test_too_old_an_engine_is_named() -> None:
+    row = seen({}, {"Version": "19.03.15", "ApiVersion": "1.40"})
+    assert row.ok is None
+    assert "19.03.15" in row.detail
+    assert "20.10" in row.what_to_do
+
+
+@pytest.mark.parametrize(
+    ("info", "told"),
+    [
+        (
+            {"SecurityOptions": ["name=seccomp,profile=builtin", "name=rootless"], "CgroupVersion": "1"},
+            "cgroup v1",
+        ),
+        (
+            {"SecurityOptions": ["name=rootless"], "CpuCfsQuota": False, "PidsLimit": False},
+            "limit CPU, processes",
+        ),
+        ({"SecurityOptions": ["name=rootless"]}, ""),
+    ],
+)
+def test_a_rootless_engine_says_which_limits_hold(info: dict[str, object], told: str) -> None:
+    row = seen(info)
+    assert row.ok is (None if told else True)
+    assert told in row.what_to_do
+
+
+def test_docker_desktop_is_named() -> None:
+    row = seen({"OperatingSystem": "Docker Desktop", "DockerRootDir": "/var/lib/docker"})
+    assert "in a virtual machine of its own" in row.detail
+
+
+@pytest.mark.parametrize(
+    ("state", "ok", "told"),
+    [
+        (
+            {"LocalNodeState": "active", "ControlAvailable": True, "Nodes": 3, "Managers": 1},
+            True,
+            "3 node(s)",
+        ),
+        ({"LocalNodeState": "active", "RemoteManagers": [{"Addr": "10.9.0.1:2377"}]}, None, "10.9.0.1"),
+        ({"LocalNodeState": "locked"}, None, "docker swarm unlock"),
+        ({"LocalNodeState": "pending"}, None, "manager"),
+        ({"LocalNodeState": "error", "Error": "certificate has expired"}, None, "certificate has expired"),
+    ],
+)
+def test_the_state_of_the_swarm_is_told(state: dict[str, object], ok: bool | None, told: str) -> None:
+    row = containers.swarm({"Swarm": state})
+    assert row.ok is ok
+    assert told in f"{row.detail} {row.what_to_do}"
+
+
+def test_base_images_are_prepared_ones_or_the_pinned_public_ones() -> None:
+    name, _, digest = PUBLIC_IMAGES["postgres"].partition("@")
+    images: list[dict[str, object]] = [
+        {"RepoTags": ["devops-lab/python:3.11"]},
+        {"RepoTags": ["devops-lab/registry:2.8.2", "other:1"]},
+        {"RepoTags": None, "RepoDigests": [f"postgres@{digest}"]},
+    ]
+    row = containers.prepared(images)
+    assert row.ok is True
+    assert row.detail == f"devops-lab/python:3.11, devops-lab/registry:2.8.2, {name}"
+    row = containers.prepared(images[:1])
+    assert row.detail == "missing: registry, postgres; devops-lab/python:3.11"
 
 
 def test_the_doctor_does_not_import_the_docker_client() -> None:
-    import subprocess
-    import sys
-
     code = "import sys; from devops_lab import doctor; doctor.examine(); sys.exit('docker' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+# ---- doctor --prepare
+@pytest.mark.docker
+def test_preparing_makes_only_what_is_missing_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    have = {"python": "devops-lab/python:3.11", "postgres": "devops-lab/postgres:15"}
+    made: list[str] = []
+
+    def make(docker: Docker, what: str, on_progress: Callable[[str, float], None]) -> str:
+        made.append(what)
+        for share in (0.15, 0.3, 0.6):
+            on_progress("downloading" if share < 0.5 else "unpacking", share)
+        return there(docker)["python"]  # an image that is there, whose size can be asked for
+
+    monkeypatch.setattr(preparing, "there", lambda docker: have)
+    monkeypatch.setattr(preparing, "prepare", make)
+    told = preparing.prepare_missing()
+    assert made == ["registry"]
+    assert [line.split()[0] for line in told if line.endswith("was there")] == list(have.values())
+    assert sum(" made in " in line for line in told) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "registry: downloading (15%)",
+        "registry: unpacking (60%)",
+    ]
+
+
+def test_preparing_without_an_engine_is_refused_with_its_exit_code(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor", "--prepare"])
+    assert ended.value.code == 3
+    assert "No Docker engine answers" in capsys.readouterr().err

@@ -19,6 +19,7 @@ from devops_lab import settings
 from devops_lab.errors import BadInput, DiskFull, LabError, LabInUse, MissingTool, NotALab, TimedOut
 from devops_lab.git import git
 from devops_lab.lab import MAKING, RUN_VARIABLE, Lab
+from devops_lab.model import Release
 from devops_lab.processes import clean_environment
 from tests.shoplab import say_tested
 
@@ -302,3 +303,23 @@ def test_the_default_lab_is_named_by_the_environment(tmp_path: Path, monkeypatch
     with Lab.open() as lab:
         assert lab.root == tmp_path / "mine"
     assert (tmp_path / "mine" / "lab.toml").exists()
+
+
+def test_a_new_lab_takes_the_engine_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEVOPS_LAB_ENGINE", "docker")
+    with Lab.open(tmp_path / "lab") as lab:
+        assert lab.settings.engine == "docker"
+    monkeypatch.delenv("DEVOPS_LAB_ENGINE")
+    with Lab.open(tmp_path / "lab") as lab:
+        assert lab.settings.engine == "docker", "a lab keeps its engine"
+
+
+def test_a_lab_with_releases_stays_on_its_engine(tmp_path: Path) -> None:
+    with Lab.open(tmp_path / "lab") as lab:
+        lab.store.put(Release("1.0.0", "c", "v1.0.0", "sha256:0", "p", 1, "", "", 0.0))
+    with pytest.raises(BadInput, match="made for the engine process"):
+        Lab.open(tmp_path / "lab", engine="docker")
+    with Lab.open(tmp_path / "lab") as lab:
+        assert lab.settings.engine == "process"

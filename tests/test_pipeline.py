@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,12 +15,13 @@ from devops_lab.git import git
 from devops_lab.model import Artifact, PipelineRun, Step
 from devops_lab.phases import World
 from devops_lab.phases.build import Build
+from devops_lab.phases.code import Code
 from devops_lab.phases.deploy import Deploy
 from devops_lab.phases.release import Releasing
 from devops_lab.phases.verify import ask, check_production
 from devops_lab.phases.walk import MODES
-from devops_lab.pipeline import Pipeline, main
-from devops_lab.processes import processes_of
+from devops_lab.pipeline import Pipeline, Trigger, main
+from devops_lab.processes import created_at, processes_of
 from devops_lab.shop import apply_change
 from tests.shoplab import commit, found, say_tested
 
@@ -84,6 +87,35 @@ def test_delivery_by_push_ends_after_the_tests(quick: World) -> None:
     assert Releasing(quick).registry() == []
     assert run.lead_time_seconds == 0
     with pytest.raises(BadInput, match="nothing to push"):
+        pipeline.push()
+
+
+def merge_something(world: World, name: str) -> None:
+    code = Code(world)
+    code.branch(f"work/{name}")
+    code.write(f"{name}.md", "half-way")
+    code.commit(f"docs: {name}")
+    code.merge()
+
+
+def test_a_merge_tells_of_the_pipeline_that_it_set_off(quick: World) -> None:
+    Pipeline(quick).install_hook("delivery")
+    with pytest.warns(UserWarning, match="continuous delivery of"):
+        merge_something(quick, "armed")
+    assert [run.mode for run in Pipeline(quick).runs()] == ["delivery"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_hook_sleeps_once_the_notebook_that_set_it_has_ended(quick: World) -> None:
+    pipeline = Pipeline(quick)
+    pipeline.install_hook("deployment")
+    armed = quick.store.last(Trigger)
+    assert armed
+    with subprocess.Popen(["true"]) as kernel:
+        quick.store.put(replace(armed, pid=kernel.pid, created=created_at(kernel.pid)))
+    merge_something(quick, "asleep")
+    assert pipeline.runs() == []
+    with pytest.raises(BadInput, match="No pipeline listens"):
         pipeline.push()
 
 

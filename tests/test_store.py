@@ -122,3 +122,101 @@ def test_an_item_keeps_its_nested_records(store: Store) -> None:
     import msgspec
 
     assert msgspec.json.decode(msgspec.json.encode(item), type=Item) == item
+
+
+# ---- words of log lines
+def line(t: float, message: str, request_id: str = "", **extra: object) -> LogLine:
+    return LogLine(t, "INFO", message, "r1", "1.1.0", "/api/menu", request_id, extra=dict(extra))
+
+
+def found(store: Store, words: str, **wanted: float) -> list[str]:
+    return [hit.message for hit, _ in store.search(words, **wanted)]  # type: ignore[arg-type]
+
+
+@pytest.fixture(params=["with full text", "without"])
+def searched(store: Store, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Store:
+    if request.param == "without":  # as where Python's SQLite was built without FTS5
+        monkeypatch.setattr(Store, "has_words", lambda self: False)
+    store.add_logs(
+        [
+            line(1, "GET /api/menu 200", "a"),
+            line(2, "POST /api/orders 500", "b", error="ZeroDivisionError: division by zero"),
+            line(3, "kitchen is closed"),
+            line(4, "GET /api/menu 503", "c"),
+        ]
+    )
+    store.add_requests([Outcome(2, "/api/orders", 500, 0.3, request_id="b"), Outcome(3, "/", 200, 0.1)])
+    return store
+
+
+def test_words_find_lines_newest_first_whatever_their_order_and_case(searched: Store) -> None:
+    assert found(searched, "menu get") == ["GET /api/menu 503", "GET /api/menu 200"]
+    assert found(searched, "GET /api/menu 503") == ["GET /api/menu 503"]
+    assert found(searched, "zerodivisionerror") == ["POST /api/orders 500"]
+    assert found(searched, "kitch*") == ["kitchen is closed"]
+    assert found(searched, "menu kitchen") == []
+    assert found(searched, "") == []
+    assert found(searched, 'menu" OR "kitchen') == []  # words, not a language that can fail
+    assert found(searched, "menu", since=2) == ["GET /api/menu 503"]
+    assert found(searched, "menu", until=2) == ["GET /api/menu 200"]
+    assert found(searched, "menu", limit=1) == ["GET /api/menu 503"]
+
+
+def test_a_line_comes_with_what_the_customer_saw(searched: Store) -> None:
+    ((_, customer),) = searched.search("orders")
+    assert customer is not None
+    assert (customer.request_id, customer.seconds) == ("b", 0.3)
+    assert [known for _, known in searched.search("kitchen")] == [None]  # no id: nobody's request
+
+
+def test_a_store_from_before_learns_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as before:
+        before.setattr(Store, "index_words", lambda self, db: None)
+        Store(tmp_path / "lab.db").add_logs([line(1, "an old line")])
+    assert found(Store(tmp_path / "lab.db"), "old") == ["an old line"]
+
+
+# ---- bounds
+def test_the_store_stays_bounded_however_long_it_runs(store: Store) -> None:
+    """Thirty hours of a lab that keeps three: once the window is full, the file's size goes up and down."""
+    sizes, words = [], "a line that says something"
+    for hour in range(30):
+        start = hour * 3600
+        for second in range(start, start + 3600, 30):
+            store.add_samples([(second, "p95_ms", f"r{hour}", "1.1.0", e, 5.0) for e in ("", "/a", "/b")])
+            store.add_logs([line(second, f"{words} {second}", str(second))] * 15)
+            store.add_requests([Outcome(second, "/a", 200, 0.1, request_id=str(second))] * 15)
+        store.forget(before=start - 2 * 3600, most=4000)
+        store.db.execute("pragma wal_checkpoint(truncate)")
+        sizes.append(store.path.stat().st_size)
+    assert max(sizes) < 2 * sizes[3]
+    counts = {t: store.db.execute(f"select count(*) from {t}").fetchone()[0] for t in ("logs", "requests")}
+    assert counts == {"logs": 4000, "requests": 4000}
+    assert {row[1] for row in store.samples("p95_ms")} == {"r27", "r28", "r29"}
+    assert store.db.execute("select count(*) from series").fetchone()[0] == 9
+    assert found(store, f"something {30 * 3600 - 30}") == [f"{words} {30 * 3600 - 30}"] * 15
+    assert found(store, "something 30") == []  # forgotten by the index, too
+    store.db.execute("insert into logs_words (logs_words) values ('integrity-check')")
+
+
+def test_a_series_that_was_forgotten_may_come_again(store: Store) -> None:
+    store.add_samples([(1, "up", "r1", "1.1.0", "", 1.0), (9, "up", "r2", "1.1.0", "", 1.0)])
+    store.forget(before=5)
+    store.add_samples([(10, "up", "r1", "1.1.0", "", 1.0), (10, "up", "r3", "1.1.0", "", 1.0)])
+    assert [row[:2] for row in store.samples("up")] == [(9, "r2"), (10, "r1"), (10, "r3")]
+
+
+def test_a_curve_has_as_many_points_as_a_screen_can_show(store: Store) -> None:
+    rows = [
+        (t + 0.001, "requests_per_second", replica, "1.1.0", endpoint, 5.0 + (t == 5000))
+        for t in range(10_000)
+        for replica in ("r1", "r2")
+        for endpoint in ("", "/a")
+    ]
+    store.add_samples(rows)
+    short, whole = (store.curve("requests_per_second", 0, end) for end in (100, 10_000))
+    assert short == [(float(t), 10.0) for t in range(100)]
+    assert len(whole) == 400
+    assert max(value for _, value in whole) == pytest.approx(10 + 2 / 25)  # the mean of its 25 seconds
+    assert max(v for _, v in store.curve("requests_per_second", 0, 10_000, how="max")) == 6
+    assert store.curve("requests_per_second", 0, 100, "/b") == []

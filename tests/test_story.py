@@ -211,6 +211,18 @@ def test_the_newest_sound_version_has_no_fault_without_its_mend(lab: Lab, told_g
     assert story.sound(lab, without="slow-search") == "1.1.0"
 
 
+def test_advice_that_was_taken_brings_the_better_code(lab: Lab, told_green: list[str]) -> None:
+    assert story.mend_of(lab, "slow-search") == "fix-search-c"
+    lab.plan.decide("BENTO-43", take=True)
+    assert story.mend_of(lab, "slow-search") == "taste-in-c"
+    faulty = story.ship_fault(lab, "slow-search", "a team that did not ask")
+    assert story.merged(lab, "slow-search") == ""  # main has it not
+    mended = story.ship(lab, story.mend_of(lab, "slow-search"))
+    assert story.merged(lab, "taste-in-c") == git(lab.world.shop, "rev-parse", "main^2")
+    assert story.sound(lab) == mended.version != faulty.version
+    assert story.ship_fault(lab, "slow-search", "again") == faulty
+
+
 # ---- pushing
 def test_a_change_is_pushed_and_taken_back(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.pipeline.install_hook("delivery")

@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -26,14 +27,17 @@ from typing import IO, Any
 import psutil
 
 from devops_lab import settings
+from devops_lab.agent.cluster import ClusterReconciler
+from devops_lab.agent.exposition import Exposition
 from devops_lab.agent.observe import Observer
 from devops_lab.agent.reconciler import Reconciler
 from devops_lab.control import LOCK_HELD
 from devops_lab.model import Pool, Replica
 from devops_lab.phases import World
-from devops_lab.processes import created_at, end, replace_file
+from devops_lab.processes import created_at, replace_file
 from devops_lab.store import Store
 
+LANDING_SECONDS = 20.0  # for who is being started when production is ended
 BUSY_SECONDS, IDLE_SECONDS = 0.02, 0.25  # between two looks
 SOCKET_PATH_BYTES = 100  # what every system takes
 
@@ -59,9 +63,12 @@ class Agent:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
-        self.loop = Reconciler(self.world, self.watch)
+        kind = ClusterReconciler if self.world.engine.capabilities().heals else Reconciler
+        self.loop = kind(self.world, self.watch)
         quiet = threading.Event()
         observer = Observer(self.world, lambda: list(self.loop.replicas.values()), self.failed)
+        self.exposition = Exposition(self.world, self.loop.envoy, lambda: observer.newest)
+        close = self.exposition.serve(self.run_folder / "scrape-port")
         if adopted := len(self.loop.replicas):
             text = f"the agent was started again and takes over {adopted} replicas"
             self.world.store.event("operate", "agent.restarted", "agent", text, who="agent")
@@ -75,6 +82,7 @@ class Agent:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.wake.wait(), pause)
         server.close()
+        close()
         quiet.set()
         await asyncio.to_thread(thread.join, 5.0)
         if self.end_production:
@@ -115,7 +123,10 @@ class Agent:
 
     def stop_production(self) -> None:
         """End the replicas and Envoy; the desired state stays, and the next agent starts it all again."""
-        end([(r.pid, r.created) for r in self.loop.replicas.values()], 2.0)
+        self.loop.meet_launched(LANDING_SECONDS)
+        with ThreadPoolExecutor(8) as several:
+            for replica in self.loop.replicas.values():
+                several.submit(self.world.engine.stop, replica, 2.0)
         self.loop.envoy.stop()
         self.world.store.replace_all(Replica, [])
 
@@ -187,6 +198,7 @@ class Agent:
         return {
             "agent": {"pid": os.getpid(), "since": self.since, "memory_bytes": memory},
             "url": f"http://127.0.0.1:{loop.envoy.port}",
+            "scrape_url": self.exposition.url,
             "port": loop.envoy.port,
             "admin_port": loop.envoy.admin_port,
             "envoy": {"pid": loop.envoy.pid, "created": loop.envoy.created},

@@ -13,11 +13,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from devops_lab.agent.exposition import Observation, Seen
 from devops_lab.agent.scrape import Scrape, figures, parse
-from devops_lab.model import LogLine, Replica
+from devops_lab.model import Alert, LogLine, Replica
 from devops_lab.phases import World
+
+if TYPE_CHECKING:
+    from devops_lab.phases.monitor import Monitor
 
 EVERY_SECONDS = 1.0
 KEEP_SECONDS = 6 * 3600.0  # samples, log lines, requests
@@ -25,9 +29,11 @@ LINES_A_TICK = 2000  # of one log; above, a sample is kept and the rest counted
 BYTES_A_TICK = 4_000_000
 KNOWN = {"time", "level", "message", "replica", "release", "endpoint", "request_id", "status", "seconds"}
 KEY_EVENTS = {
-    *("deploy.started", "deploy.done", "deploy.refused", "rollback.done", "operate.scaled"),
+    *("deploy.started", "deploy.done", "deploy.refused", "rollback.done"),
+    *("operate.scaled", "operate.configured", "process.ended"),
     *("replica.died", "replica.replaced", "replica.crash_loop", "replica.hung", "replica.failed"),
     *("alert.firing", "alert.resolved", "agent.restarted", "agent.error", "envoy.restarted", "log.truncated"),
+    *("operate.autoscale", "autoscaler.blind", "alert.stale"),
 }
 
 
@@ -60,6 +66,8 @@ class Observer:
     ) -> None:
         self.world, self.replicas, self.failed = world, replicas, failed
         self.before: dict[str, Scrape] = {}
+        self.newest = Observation()
+        self.monitor: Monitor | None = None
         self.positions = {position.replica: position.bytes for position in world.store.all(LogPosition)}
         self.seen_event = max([event.id for event in world.store.events(limit=1)], default=0)
         self.pool = ThreadPoolExecutor(4, "scrape")
@@ -99,6 +107,7 @@ class Observer:
         """Scrape every replica and keep what it says, with its process's own figures."""
         replicas = self.replicas()
         rows: list[tuple[float, str, str, str, str, float]] = []
+        seen: list[Seen] = []
         for replica, text in zip(replicas, self.pool.map(fetch, replicas), strict=True):
             who = (replica.id, replica.release)
             if replica.state in ("healthy", "unhealthy"):  # who starts or drains is not expected to answer
@@ -112,10 +121,14 @@ class Observer:
                 rows.append((now, "cpu_percent", *who, "", usage.cpu_percent))
                 if replica.state != "starting":  # what importing takes is no growth
                     rows.append((now, "memory_bytes", *who, "", float(usage.memory_bytes)))
-            rows.append((now, "log_bytes", *who, "", float(size_of(self.world.engine.log_path(replica)))))
+            log_bytes = size_of(self.world.engine.log_path(replica))
+            rows.append((now, "log_bytes", *who, "", float(log_bytes)))
+            if replica.state in ("healthy", "unhealthy") or (text and replica.state == "draining"):
+                seen.append(Seen(replica, text, usage, log_bytes))
         healthy = sum(replica.state == "healthy" for replica in replicas)
         rows.append((now, "replicas", "", "", "", float(healthy)))
-        rows.append((now, "disk_bytes", "", "", "", float(self.disk_bytes())))
+        self.newest = Observation(now, seen, self.disk_bytes())
+        rows.append((now, "disk_bytes", "", "", "", float(self.newest.disk_bytes)))
         self.world.store.add_samples(rows)
         known = {replica.id for replica in replicas}
         self.before = {name: scrape for name, scrape in self.before.items() if name in known}
@@ -131,8 +144,11 @@ class Observer:
     def forget(self, now: float) -> None:
         """Now and then, drop what is too old to be looked at; events and the trail stay."""
         self.ticks += 1
-        if self.ticks % 600 == 0:
+        if self.ticks % 30 == 0:  # often, because a flood of logs may bring thousands of lines a second
             self.world.store.forget(now - KEEP_SECONDS)
+            for alert in self.world.store.all(Alert):
+                if alert.state == "resolved" and alert.resolved < now - KEEP_SECONDS:
+                    self.world.store.remove(Alert, alert.key)  # its events stay
 
     # ---- logs
     def take_in_logs(self, now: float) -> None:
@@ -187,7 +203,8 @@ class Observer:
     def judge(self, now: float) -> None:
         from devops_lab.phases.monitor import Monitor
 
-        Monitor(self.world).evaluate(now)
+        self.monitor = self.monitor or Monitor(self.world)  # kept: it knows how far it has read
+        self.monitor.evaluate(now)
 
     def scale(self, now: float) -> None:
         from devops_lab.phases.operate import Operate

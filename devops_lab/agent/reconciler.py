@@ -10,34 +10,23 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from devops_lab.agent.launching import Launch, Launches, Vacancy
 from devops_lab.agent.observe import last_lines
 from devops_lab.errors import LabError
 from devops_lab.model import Pool, Replica, ReplicaState
 from devops_lab.phases import World
+from devops_lab.traffic.detours import detours
 from devops_lab.traffic.envoy import Address, Envoy
 
 START_SECONDS = 10.0  # a replica that is not healthy by then is reported
 HUNG_SECONDS = 30.0  # one that was healthy and fails its check for so long is replaced
+LAUNCH_SECONDS = 0.05  # the loop waits so long for who is being started, which is enough for a process
+AGAIN_SECONDS = 1.0  # until a stop that the engine refused is tried again
+PROBE_SECONDS = 0.1  # for the first answer of a replica, while the loop waits
 CALM_SECONDS = 10.0  # one that lives longer does not count as crashing in a loop
-
-
-@dataclass
-class Vacancy:
-    """The place of a replica that died, to be taken by its replacement."""
-
-    died: str
-    restarts: int
-    crashes: int  # quick deaths in a row
-    due: float  # monotonic seconds
-
-    @classmethod
-    def after(cls, died: str, restarts: int, crashes: int) -> Vacancy:
-        """The first replacement comes at once, then after 0.5, 1, 2 … 10 seconds."""
-        wait = 0.0 if crashes <= 1 else min(0.5 * 2 ** (crashes - 2), 10.0)
-        return cls(died, restarts, crashes, time.monotonic() + wait)
 
 
 class Reconciler:
@@ -48,12 +37,15 @@ class Reconciler:
         watch: called with the number of each process that should wake the loop when it ends.
     """
 
+    start_seconds = START_SECONDS
+
     def __init__(self, world: World, watch: Callable[[int], None] = lambda pid: None) -> None:
         self.world, self.watch = world, watch
         self.store, self.engine = world.store, world.engine
         self.envoy = Envoy(world.production / "envoy", world.root)
         self.replicas = {replica.id: replica for replica in self.store.all(Replica)}
         self.hosts: dict[Address, dict[str, Any]] = {}  # Envoy's view
+        self.launches = Launches(self.engine)
         self.vacancies: dict[str, list[Vacancy]] = {}
         self.crashes: dict[str, int] = {}  # replica -> quick deaths before it, in a row
         self.routed: dict[str, int] = {}
@@ -66,7 +58,7 @@ class Reconciler:
         self.saved = list(self.replicas.values())
         told = self.store.events(subject="replica:r*", limit=1000)
         names = [*self.replicas, *(event.subject.removeprefix("replica:") for event in told)]
-        self.number = max([0, *(int(name[1:]) for name in names)])
+        self.number = max([0, *(int(name[1:]) for name in names if name[1:].isdecimal())])
         self.engine.sweep(self.saved)
         for replica in self.replicas.values():
             self.watch(replica.pid)
@@ -134,7 +126,8 @@ class Reconciler:
     def launch_missing(self, pools: dict[str, Pool]) -> None:
         self.vacancies = {name: places for name, places in self.vacancies.items() if name in pools}
         for pool in pools.values():
-            missing = pool.replicas - len(self.serving(pool.name, pool.release))
+            there = len(self.serving(pool.name, pool.release)) + self.launches.count(pool)
+            missing = pool.replicas - there
             places = self.vacancies.get(pool.name, [])[: max(missing, 0)]
             due = [place for place in places if place.due <= time.monotonic()]
             self.vacancies[pool.name] = [place for place in places if place not in due]
@@ -142,11 +135,21 @@ class Reconciler:
                 self._launch(pool, place)
             for _ in range(missing - len(places)):
                 self._launch(pool)
+        self.meet_launched()
 
     def _launch(self, pool: Pool, place: Vacancy | None = None) -> None:
         self.number += 1
+        self.launches.begin(pool, f"r{self.number}", place)
+
+    def meet_launched(self, seconds: float = LAUNCH_SECONDS) -> None:
+        """Take in who was started; waits for those on their way, `seconds` at the longest."""
+        for launch in self.launches.done(seconds):
+            self._meet_launched(launch)
+
+    def _meet_launched(self, launch: Launch) -> None:
+        pool, place = launch.pool, launch.place
         try:
-            replica = self.engine.launch(pool, f"r{self.number}")
+            replica = launch.replica.result()
         except (LabError, OSError) as error:
             crashes = (place.crashes if place else 1) + 1
             self.complain("replica.failed", f"pool:{pool.name}", f"{pool.release} can't be launched: {error}")
@@ -181,10 +184,12 @@ class Reconciler:
                 self.ill_since[replica.id] = time.monotonic()
             elif time.monotonic() - self.ill_since.get(replica.id, time.monotonic()) > HUNG_SECONDS:
                 self._replace_hung(replica)
-            elif replica.state == "starting" and time.time() - replica.started > START_SECONDS:
+            elif replica.state == "starting" and time.time() - replica.started > self.start_seconds:
                 words = last_lines(self.engine.log_path(replica)) or "it wrote no log"
                 self._set_state(
-                    replica, "unhealthy", f"not ready after {START_SECONDS:g} s; its last lines:\n{words}"
+                    replica,
+                    "unhealthy",
+                    f"not ready after {self.start_seconds:g} s; its last lines:\n{words}",
                 )
 
     def _replace_hung(self, replica: Replica) -> None:
@@ -196,7 +201,15 @@ class Reconciler:
 
     def _stop_aside(self, replica: Replica, grace_seconds: float) -> None:
         self.stopping.add(replica.id)
-        threading.Thread(target=self.engine.stop, args=(replica, grace_seconds), daemon=True).start()
+        threading.Thread(target=self._stop, args=(replica, grace_seconds), daemon=True).start()
+
+    def _stop(self, replica: Replica, grace_seconds: float) -> None:
+        try:
+            self.engine.stop(replica, grace_seconds)
+        except LabError as error:
+            self.complain("agent.error", f"replica:{replica.id}", f"{replica.id} can't be stopped: {error}")
+            time.sleep(AGAIN_SECONDS)
+            self.stopping.discard(replica.id)  # so the loop tries it again
 
     def _set_state(self, replica: Replica, state: ReplicaState, reason: str = "") -> None:
         self.replicas[replica.id] = replace(replica, state=state, reason=reason)
@@ -217,15 +230,16 @@ class Reconciler:
             if self._listens(replica):
                 endpoints.setdefault(replica.pool, []).append((replica.host, replica.port))
         draining = {(r.host, r.port) for r in self.replicas.values() if r.state == "draining"}
+        self.envoy.detours = detours(self.store)
         self.envoy.apply(endpoints, weights, draining)
         self.routed = weights
 
     def _listens(self, replica: Replica) -> bool:
-        """Envoy hears of a replica when it listens: a failed first check would cost a quarter of a second."""
+        """Envoy hears of a replica when it answers: a failed first check would cost a quarter of a second."""
         if replica.id not in self.listening:
-            with socket.socket() as probe:
-                if probe.connect_ex((replica.host, replica.port)):
-                    return False
+            late = time.time() - replica.started > START_SECONDS
+            if not (answers(replica.host, replica.port) or late):
+                return False
             self.listening.add(replica.id)
         return True
 
@@ -280,7 +294,8 @@ class Reconciler:
     def moving(self) -> bool:
         """Whether the next step may come any moment."""
         fresh = any(r.state == "starting" for r in self.replicas.values())
-        return fresh or bool(self.draining_since) or any(self.vacancies.values())
+        waiting = bool(self.draining_since) or any(self.vacancies.values())
+        return fresh or waiting or bool(self.launches.under_way)
 
     def settled(self) -> bool:
         """Whether production is as it is wanted now."""
@@ -291,6 +306,7 @@ class Reconciler:
         ]
         right = all(healthy == serving == wanted for healthy, serving, wanted in counts)
         known = all(r.pool in pools and r.state == "healthy" for r in self.replicas.values())
+        known &= not self.launches.under_way
         wanted = {name: pool.weight for name, pool in pools.items() if pool.weight > 0 and pool.replicas > 0}
         return right and known and wanted == self.routed
 
@@ -308,3 +324,16 @@ class Reconciler:
         if now != self.saved:
             self.store.replace_all(Replica, now)
             self.saved = now
+
+
+def answers(host: str, port: int) -> bool:
+    """Whether somebody speaks HTTP there; an open port is not enough.
+
+    In front of a container, Docker's own forwarder listens before the shop does.
+    """
+    try:
+        with socket.create_connection((host, port), PROBE_SECONDS) as line:
+            line.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+            return bool(line.recv(1))
+    except OSError:
+        return False

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from prometheus_client.parser import text_string_to_metric_families
+
+from devops_lab.phases import histograms
 
 WANTED = ("http_requests_total", "http_request_duration_seconds_bucket", "http_requests_in_flight")
 PROBES = ("/metrics", "/healthz", "/readyz")  # asked by the platform, not by customers
@@ -62,31 +65,11 @@ def figures(before: Scrape | None, now: Scrape) -> list[tuple[str, str, float]]:
     for endpoint, buckets in now.buckets.items():
         old = before.buckets.get(endpoint, {})
         delta = {bound: count - old.get(bound, 0.0) for bound, count in buckets.items()}
+        steps = pairwise([(0.0, 0.0), *sorted(delta.items())])
+        grown = [(bound, count - below) for (_, below), (bound, count) in steps]
+        rows += [(histograms.metric(bound), endpoint, more) for bound, more in grown if more > 0]
         for metric, quantile in QUANTILES.items():
-            value = histogram_quantile(quantile, delta)
+            value = histograms.histogram_quantile(quantile, delta)
             if value is not None:
                 rows.append((metric, endpoint, value * 1000))
     return rows
-
-
-def histogram_quantile(quantile: float, buckets: Buckets) -> float | None:
-    """A quantile by linear interpolation within its bucket, as Prometheus's histogram_quantile does.
-
-    Args:
-        quantile: 0..1.
-        buckets: upper bound -> cumulative count, the last bound infinite.
-
-    Returns:
-        Seconds, or None when nothing was counted.
-    """
-    bounds = sorted(buckets)
-    if not bounds or buckets[bounds[-1]] <= 0:
-        return None
-    rank, low, below = quantile * buckets[bounds[-1]], 0.0, 0.0
-    for bound in bounds:
-        if buckets[bound] >= rank and buckets[bound] > below:
-            if bound == float("inf"):
-                return low
-            return low + (bound - low) * (rank - below) / (buckets[bound] - below)
-        low, below = bound, buckets[bound]
-    return low

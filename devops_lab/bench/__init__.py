@@ -12,17 +12,15 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from devops_lab.bench import dashboard, images, operating
 from devops_lab.bench.raw import RawShop
 from devops_lab.git import git, identity
 from devops_lab.lab import Lab
-from devops_lab.phases.verify import first_answer
 from devops_lab.processes import processes_of
 from devops_lab.story import first
 from devops_lab.waits import pause, until
@@ -64,6 +62,7 @@ def run_bench(smoke: bool = False, tell: Callable[[Row], None] | None = None) ->
     add(Row("import devops_lab", cpu_seconds(["-c", "import devops_lab"], times), "s of CPU", 0.15))
     add(Row("devops-lab --help", cpu_seconds(["-m", "devops_lab", "--help"], times), "s of CPU", 0.4))
     with tempfile.TemporaryDirectory(prefix="devops-lab-bench-") as folder:
+        add(*dashboard_rows(Path(folder), smoke))
         lab = Lab.open(Path(folder) / "lab")
         raw = RawShop(Path(folder) / "raw")
         try:
@@ -74,7 +73,9 @@ def run_bench(smoke: bool = False, tell: Callable[[Row], None] | None = None) ->
             add(Row("one idle lab, resident", resident_megabytes(lab.root), "MB", 220))
             replaced = [replica_replaced(lab) for _ in range(times)]
             add(Row("kill -9 of a replica > replaced and healthy", statistics.median(replaced), "s", 1.0))
-            add(Row("rollback decided > previous version serves", rolled_back(lab), "s"))
+            add(*image_rows(lab, times))
+            add(Row("rollback decided > previous version serves all", operating.rolled_back(lab), "s", 1.0))
+            add(Row("peak starts > enough replicas serve", operating.peak_served(lab), "s", 10.0))
         finally:
             raw.close()
             lab.clean()
@@ -92,6 +93,18 @@ def cpu_seconds(arguments: Sequence[str], times: int) -> float:
             raise RuntimeError(f"python {' '.join(arguments)} ended with {process.returncode}")
         spent.append(usage.ru_utime + usage.ru_stime)
     return statistics.median(spent[1:])
+
+
+def dashboard_rows(folder: Path, smoke: bool) -> list[Row]:
+    """What Monitor shows of a minute, beside the same minute alone, and beside ten of them."""
+    count = 20_000 if smoke else 1_000_000
+    took = dashboard.measure(folder, count, 1 if smoke else 9)
+    what = f"dashboard, {count:,} samples and log lines"
+    return [
+        Row(what, 1000 * took.minute, "ms CPU", 200),
+        Row("dashboard, all that is stored / that minute alone", took.minute / took.alone, "x", 1.5),
+        Row("dashboard, ten minutes / one minute", took.longer / took.minute, "x", 10),
+    ]
 
 
 def change(shop: Path, number: int) -> None:
@@ -121,6 +134,20 @@ def push_to_production(lab: Lab, raw: RawShop, times: int) -> list[Row]:
     ]
 
 
+def image_rows(lab: Lab, times: int) -> list[Row]:
+    """Build, push, pull and run an image: the lab against the docker command; nothing where none answers."""
+    if reason := images.why_not(lab.settings):
+        print(f"(no figures of images: {reason})", file=sys.stderr)
+        return []
+    pairs = images.to_a_ready_replica(lab, times)
+    what = "wheel > image > registry > replica ready"
+    return [
+        Row(f"{what}, the lab", statistics.median(ours for ours, _ in pairs), "s"),
+        Row(f"{what}, docker", statistics.median(theirs for _, theirs in pairs), "s"),
+        Row(f"{what}, lab / docker", statistics.median(ours / theirs for ours, theirs in pairs), "x", 1.1),
+    ]
+
+
 def resident_megabytes(root: Path) -> float:
     """Resident memory of all processes of a lab."""
     return sum(process.memory_info().rss for process in processes_of(root)) / 1e6
@@ -143,26 +170,12 @@ def replica_replaced(lab: Lab) -> float:
     return time.perf_counter() - began
 
 
-def rolled_back(lab: Lab) -> float:
-    """Decide to roll back; until the previous version answers."""
-    previous, url = lab.deploy.previous(), lab.url
-    over = threading.Event()
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        began = time.time()
-        answers = pool.submit(first_answer, url, previous, over.is_set)
-        try:
-            lab.deploy.rollback(why="bench")
-            return answers.result() - began
-        finally:
-            over.set()
-
-
 def main(smoke: bool = False, as_json: bool = False) -> int:
     """Print the rows as they come; 1 when a bar is missed (a smoke run only has to run)."""
 
     def show(row: Row) -> None:
         bar = f"  bar {row.bar:g}: {'ok' if row.ok else 'MISSED'}" if row.bar else ""
-        print(f"{row.name:<48}{row.value:>9.3f} {row.unit:<9}{bar}", flush=True)
+        print(f"{row.name:<56}{row.value:>9.3f} {row.unit:<9}{bar}", flush=True)
 
     rows = run_bench(smoke, None if as_json else show)
     if as_json:

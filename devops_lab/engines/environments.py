@@ -167,11 +167,7 @@ def uv(arguments: list[str]) -> str:
 
 
 def no_room(words: str) -> DiskFull:
-    return DiskFull(
-        f"No room left: {words}",
-        expected="about 100 megabytes free",
-        next_step="Free some space (`devops-lab clean` removes a lab), then try again.",
-    )
+    return DiskFull(f"No room left: {words}")
 
 
 def uv_program() -> str:

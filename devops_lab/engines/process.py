@@ -15,7 +15,7 @@ import psutil
 
 from devops_lab.engines.base import Capabilities
 from devops_lab.engines.environments import environment, sha256
-from devops_lab.errors import DeployRefused, RegistryRefused
+from devops_lab.errors import DeployRefused, LabError, RegistryRefused
 from devops_lab.model import Pool, Release, Replica, Usage
 from devops_lab.processes import (
     HOST,
@@ -58,8 +58,9 @@ class ProcessEngine:
             why_not={
                 "heals": "Processes have no supervisor of their own: the lab's agent replaces them.",
                 "limits": "A plain process shares the machine; limits need containers.",
-                "images": "Images need a Docker engine.",
+                "images": "Processes run from wheels; images are for engines that run containers.",
                 "nodes": "Processes live on this machine only.",
+                "rolls": "Processes know no updates: the lab rolls them, one pool beside the other.",
             },
         )
 
@@ -122,6 +123,21 @@ class ProcessEngine:
     def database_url(self) -> str:
         """Where production's data is; the lab's replicas share one SQLite file."""
         return f"sqlite:///{self.database}"
+
+    def ask_database(self) -> tuple[str, str]:
+        """SQLite's version and tables, from the replicas' own file; a scratch one where there is none yet."""
+        file, url = self.database, self.database_url()
+        where = f"{file.as_uri()}?mode=ro" if file.is_file() else ":memory:"
+        note = "" if file.is_file() else " (a scratch one: production has none yet)"
+        try:
+            with closing(sqlite3.connect(where, uri=True, timeout=3)) as db:
+                (version,) = db.execute("select sqlite_version()").fetchone()
+                rows = db.execute("select name from sqlite_master where type = 'table' order by name")
+                tables = ", ".join(name for (name,) in rows)
+        except sqlite3.Error as error:
+            raise LabError(f"The database does not answer: {error}") from error
+        asked = f"DATABASE_URL={url}{note}: select sqlite_version(), name from sqlite_master"
+        return asked, f"SQLite {version}; tables: {tables or 'none'}"
 
     def migrate(self, release: Release) -> str:
         """Bring the database's schema to this release, with a backup first.
@@ -226,6 +242,21 @@ class ProcessEngine:
         if child := self._children.get(replica.pid):
             with suppress(subprocess.TimeoutExpired):
                 child.wait(1)
+
+    def kill(self, replica: Replica) -> None:
+        """SIGKILL, as a crash or the kernel's out-of-memory killer would send it."""
+        if process := process_of(replica.pid, replica.created):
+            with suppress(psutil.Error):
+                process.kill()
+
+    def environment(self, replica: Replica) -> dict[str, str]:
+        """What the process was started with, as the system keeps it."""
+        try:
+            if process := process_of(replica.pid, replica.created):
+                return process.environ()
+        except psutil.Error as error:
+            raise LabError(f"The environment of {replica.id} can't be read: {error}") from error
+        raise LabError(f"{replica.id} does not run any more.", next_step="Ask one that lab.replicas() lists.")
 
     def usage(self, replica: Replica) -> Usage | None:
         """CPU since the last call, memory and threads; None when the replica is gone."""

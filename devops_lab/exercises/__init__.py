@@ -12,42 +12,43 @@ import os
 from collections import Counter
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from devops_lab.exercises.base import Exercise, InLab, Quiz, QuizInLab
+from devops_lab.model import PHASES
 from devops_lab.settings import choice
 
 if TYPE_CHECKING:
     from devops_lab.lab import Lab
 
-ROOMS = (
-    "welcome",
-    "plan",
-    "code",
-    "build",
-    "test",
-    "release",
-    "deploy",
-    "operate",
-    "monitor",
-    "repeat",
-    "continuous",
-)
+ROOMS = ("welcome", *PHASES, "repeat", "continuous")
 STRICT = "DEVOPS_LAB_STRICT"
 
 
 @cache
 def catalogue() -> dict[str, Exercise]:
-    """All exercises by id, in the order of the phases."""
-    modules = [import_module(f"devops_lab.exercises.{room}") for room in ROOMS]
-    return {exercise.id: exercise for module in modules for exercise in module.EXERCISES}
+    """All exercises by id, in the order of the phases: texts from ROOM.yaml, checks from ROOM.py."""
+    found = [
+        Exercise(**row | {"check": getattr(import_module(f"devops_lab.exercises.{room}"), row["check"])})
+        for room in ROOMS
+        for row in _texts(room)["exercises"]
+    ]
+    return {exercise.id: exercise for exercise in found}
 
 
 @cache
 def quizzes() -> dict[str, Quiz]:
     """The quiz of each phase that has one."""
-    modules = [import_module(f"devops_lab.exercises.{room}") for room in ROOMS]
-    return {module.QUIZ.phase: module.QUIZ for module in modules if hasattr(module, "QUIZ")}
+    return {room: Quiz(room, **_texts(room)["quiz"]) for room in ROOMS if "quiz" in _texts(room)}
+
+
+@cache
+def _texts(room: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(Path(__file__).with_name(f"{room}.yaml").read_text("utf-8"))
+    return found
 
 
 def counts() -> dict[str, int]:
@@ -55,19 +56,18 @@ def counts() -> dict[str, int]:
     return dict(Counter(exercise.phase for exercise in catalogue().values()))
 
 
-def exercise(lab: Lab, exercise_id: str, strict: bool | None = None) -> InLab:
-    """One exercise in a lab.
+def exercise(lab: Lab, exercise_id: str) -> InLab:
+    """One exercise in a lab. A check that is not right raises where $DEVOPS_LAB_STRICT is set.
 
     Args:
         exercise_id: such as "plan-1".
-        strict: a check that is not right raises; default: only where $DEVOPS_LAB_STRICT is set.
 
     Raises:
         BadInput: there is no such exercise; the message names the closest one.
     """
     known = catalogue()
     found = known[choice("exercise", exercise_id, tuple(known))]
-    return InLab(lab, found, bool(os.environ.get(STRICT)) if strict is None else strict)
+    return InLab(lab, found, bool(os.environ.get(STRICT)))
 
 
 def quiz(lab: Lab, phase: str) -> QuizInLab:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -54,7 +54,7 @@ class Exercise:
     kind: Literal["predict", "change", "find"]
     title: str
     task: str
-    hints: tuple[str, str, str]
+    hints: Sequence[str]
     check: Check
     points: int = 1
 
@@ -69,7 +69,7 @@ class Quiz:
 
     phase: str
     question: str
-    choices: tuple[str, ...]
+    choices: Sequence[str]
     right: str  # a letter
     why: str
 
@@ -104,9 +104,7 @@ def close(said: Said, measured: float, factor: float, unit: str) -> Verdict:
     seen = f"You predicted {value:g} {unit}, measured were {measured:.3g} {unit}".rstrip()
     if value > 0 and measured / factor <= value <= measured * factor:
         return right(f"{seen}.")
-    return not_yet(
-        f"{seen}: not within a factor of {factor:g}. What did you not think of? Then predict again."
-    )
+    return not_yet(f"{seen}: not within a factor of {factor:g}. What is missing? Predict again.")
 
 
 def number(said: Said) -> float:
@@ -126,7 +124,20 @@ def text(said: Said) -> str:
     return str(said.value).strip()
 
 
-class InLab:
+class Shown:
+    """Shows itself as Markdown, on the page and in a terminal."""
+
+    def show(self) -> None:
+        """Display it on the page."""
+        from IPython.display import Markdown, display
+
+        display(Markdown(repr(self)))  # type: ignore[no-untyped-call]
+
+    def _repr_markdown_(self) -> str:
+        return repr(self)
+
+
+class InLab(Shown):
     """One exercise in one lab: shows itself, takes what the learner says, checks, gives hints.
 
     Args:
@@ -203,26 +214,17 @@ class InLab:
         self._store.put(replace(before, hints_used=used, t=time.time()))
         print(f"Hint {used} of {len(hints)}: {hints[used - 1]}")
 
-    def show(self) -> None:
-        """Display the exercise on the page."""
-        from IPython.display import Markdown, display
-
-        display(Markdown(self._repr_markdown_()))  # type: ignore[no-untyped-call]
-
     def _noun(self) -> str:
         return "prediction" if self.exercise.kind == "predict" else "answer"
 
-    def _repr_markdown_(self) -> str:
+    def __repr__(self) -> str:
         e, done = self.exercise, self.progress
         points = f"{e.points} point{'s' if e.points != 1 else ''}"
         state = done.state if done.attempts else "open"
         return f"**Exercise {e.id}: {e.title}** ({e.kind}, {points}, {state})\n\n{e.task}"
 
-    def __repr__(self) -> str:
-        return f"Exercise {self.exercise.id}: {self.exercise.title}\n{self.exercise.task}"
 
-
-class QuizInLab:
+class QuizInLab(Shown):
     """A quiz in one lab: shows itself and takes an answer."""
 
     def __init__(self, lab: Lab, quiz: Quiz) -> None:
@@ -245,17 +247,7 @@ class QuizInLab:
         self._store.put(Progress(self.quiz.id, state, seen, time.time(), attempts, prediction=letter.lower()))
         print(f"{MARKS[state]} {self.quiz.why if fits else 'Not that one. Think again, or look back.'}")
 
-    def show(self) -> None:
-        """Display the question on the page."""
-        from IPython.display import Markdown, display
-
-        display(Markdown(self._repr_markdown_()))  # type: ignore[no-untyped-call]
-
-    def _repr_markdown_(self) -> str:
-        choices = "\n".join(
-            f"- ({letter}) {text}" for letter, text in zip("abcdef", self.quiz.choices, strict=False)
-        )
-        return f"**Two notebooks ago ({self.quiz.phase}).** {self.quiz.question}\n\n{choices}"
-
     def __repr__(self) -> str:
-        return self._repr_markdown_()
+        lettered = zip("abcdef", self.quiz.choices, strict=False)
+        choices = "\n".join(f"- ({letter}) {text}" for letter, text in lettered)
+        return f"**Two notebooks ago ({self.quiz.phase}).** {self.quiz.question}\n\n{choices}"

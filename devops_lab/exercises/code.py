@@ -1,11 +1,11 @@
-"""Exercises of Code."""
+"""Checks of the exercises of Code; their texts are in the YAML file beside."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
 
-from devops_lab.exercises.base import Exercise, NotYet, Quiz, Said, Verdict, not_yet, right, text
+from devops_lab.exercises.base import NotYet, Said, Verdict, not_yet, right, text
 from devops_lab.git import git
 
 if TYPE_CHECKING:
@@ -48,47 +48,3 @@ def migration_author(lab: Lab, said: Said) -> Verdict:
     if answered.casefold() == author.casefold():
         return right(f"{author} brought {newest.rpartition('/')[2]}.")
     return not_yet(f"The newest migration was not brought by {answered}.")
-
-
-EXERCISES = (
-    Exercise(
-        "code-1",
-        "change",
-        "A change that a reviewer likes",
-        f"On a branch `{BRANCH}` change something small in the shop's code (a text on the page will "
-        "do), touch or add a "
-        "test for it, and commit with a conventional message. Don't merge.",
-        (
-            "Branch, write, commit; the review checklist tells what reviewers look for.",
-            f'`lab.code.branch("{BRANCH}")`, then `lab.code.write(path, text)` for code and for a test.',
-            'End with `lab.code.commit("feat: …")`; `lab.code.review()` shows what is missing.',
-        ),
-        own_change,
-        points=2,
-    ),
-    Exercise(
-        "code-2",
-        "find",
-        "Who changed the database last?",
-        f"Migrations lie in `{MIGRATIONS}`, numbered. Who brought the newest one that main has? "
-        "Answer with the name.",
-        (
-            "Git knows who added each file.",
-            "The newest has the highest number; look for the commit that added it.",
-            "`git log --diff-filter=A --format=%an main -- FILE`, by "
-            "`devops_lab.git.git(lab.world.shop, …)`.",
-        ),
-        migration_author,
-    ),
-)
-QUIZ = Quiz(
-    "code",
-    "Why does the shop read its database's address from the environment?",
-    (
-        "because environment variables are faster than files",
-        "so that the same artifact runs in test and in production",
-        "because Python requires it",
-    ),
-    "b",
-    "What differs between places is configuration; the artifact stays the same, byte for byte.",
-)

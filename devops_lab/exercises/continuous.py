@@ -1,10 +1,10 @@
-"""Exercises of Continuous."""
+"""Checks of the exercises of Continuous; their texts are in the YAML file beside."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from devops_lab.exercises.base import Exercise, Said, Verdict, close, not_yet, number, right
+from devops_lab.exercises.base import Said, Verdict, close, not_yet, number, right
 from devops_lab.git import run
 from devops_lab.model import PipelineRun
 
@@ -40,36 +40,3 @@ def lead_time(lab: Lab, said: Said) -> Verdict:
             "Kept. No push was deployed since your prediction: push in the mode deployment, then check."
         )
     return close(said, done[-1].push_seconds, 2, "s")
-
-
-EXERCISES = (
-    Exercise(
-        "continuous-1",
-        "change",
-        "Your own push",
-        f"Put a file `{FILE}` (a few lines for the team) into the shop's main branch and push, with "
-        "the pipeline in the mode "
-        "*delivery*: it is to be built and tested, but not released.",
-        (
-            "A push to the lab's origin starts the pipeline in the mode that is set.",
-            f'Commit on main: `lab.code.write("{FILE}", …)`, `lab.code.commit("docs: …")`.',
-            '`lab.pipeline.install_hook("delivery")` sets the mode, `lab.pipeline.push()` pushes.',
-        ),
-        own_push,
-        points=2,
-    ),
-    Exercise(
-        "continuous-2",
-        "predict",
-        "From push to customer",
-        "How many seconds pass from `git push` until the new version serves customers, tests "
-        "included? Predict; then push "
-        "a change in the mode *deployment* and check. Half to double counts as right.",
-        (
-            "Add up what Build, Test and Deploy took, then think about what can run at the same time.",
-            "The suite is the longest part; the new replicas start while it runs.",
-            "It is `push_seconds` of the newest run in the mode deployment.",
-        ),
-        lead_time,
-    ),
-)

@@ -1,10 +1,10 @@
-"""Exercises of Deploy."""
+"""Checks of the exercises of Deploy; their texts are in the YAML file beside."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from devops_lab.exercises.base import Exercise, Quiz, Said, Verdict, close, could_not, not_yet, number, right
+from devops_lab.exercises.base import Said, Verdict, close, could_not, not_yet, number, right
 from devops_lab.model import Pool, Replica
 
 if TYPE_CHECKING:
@@ -34,43 +34,3 @@ def three_replicas(lab: Lab, said: Said) -> Verdict:
             f"{pools[0].replicas} replicas are wanted and {len(healthy)} healthy; {WANTED} are asked for."
         )
     return right(f"{WANTED} replicas of {pools[0].release} are healthy and share the traffic.")
-
-
-EXERCISES = (
-    Exercise(
-        "deploy-1",
-        "predict",
-        "How long does a rolling deployment take?",
-        "Production is replaced one replica at a time, and no request may fail. How many seconds "
-        "does that take? Predict, "
-        'then deploy another released version with the strategy "rolling", then check. Half to '
-        "double counts as right.",
-        (
-            "For each replica: start, wait until healthy, route, drain the old one, stop it.",
-            "A start takes a few tenths of a second, and so does draining; there are two replicas.",
-            'Deploy with `lab.deploy.run(version, "rolling")`; `lab.deploy.history()[-1].seconds` tells.',
-        ),
-        rolling_seconds,
-    ),
-    Exercise(
-        "deploy-2",
-        "change",
-        "Three of them",
-        f"Lunch is near. Have exactly {WANTED} healthy replicas of the present release share the "
-        "traffic, and leave it so.",
-        (
-            "You say what is wanted; the agent makes it so.",
-            "Scaling is part of Deploy: it takes a number, who asks, and why.",
-            f'`lab.deploy.scale({WANTED}, who="…", why="lunch")`.',
-        ),
-        three_replicas,
-        points=2,
-    ),
-)
-QUIZ = Quiz(
-    "deploy",
-    "A new release never gets healthy. What do customers notice in a rolling deployment?",
-    ("errors until somebody rolls back", "slower answers", "nothing: the old release keeps the traffic"),
-    "c",
-    "Traffic moves only to replicas that are healthy; the old ones are stopped last.",
-)

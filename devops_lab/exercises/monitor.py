@@ -1,16 +1,17 @@
-"""Exercises of Monitor."""
+"""Checks of the exercises of Monitor; their texts are in the YAML file beside."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from devops_lab.exercises.base import Exercise, Quiz, Said, Verdict, could_not, not_yet, right, text
+from devops_lab.exercises.base import Said, Verdict, could_not, not_yet, right, text
 
 if TYPE_CHECKING:
     from devops_lab.lab import Lab
 
 RULE = "orders-slow"
 ENDPOINT = "/api/orders"
+GUESSES = 3
 
 
 def order_rule(lab: Lab, said: Said) -> Verdict:
@@ -35,6 +36,22 @@ def order_rule(lab: Lab, said: Said) -> Verdict:
     )
 
 
+def incident(lab: Lab, said: Said) -> Verdict:
+    blind = [drill for drill in lab.operate.drills() if drill.blind]
+    if not blind:
+        return not_yet("No blind drill was started in this lab yet.")
+    last = blind[-1]
+    if last.state != "restored":
+        return not_yet(f"Drill {last.id} is {last.state}: it was not you who brought service back.")
+    if not last.diagnosed or len(last.guesses) > GUESSES:
+        return not_yet(f"Drill {last.id} was restored, after {len(last.guesses)} guesses: {last.guesses}.")
+    acted = [item for item in lab.plan.backlog() if f"drill:{last.id}" in item.evidence]
+    if not acted:
+        return not_yet(f"No item in the backlog has drill:{last.id} as its evidence.")
+    took = ", ".join(f"{what} after {seconds:.0f} s" for what, seconds in last.seconds.items())
+    return right(f"The {last.fault} was {took}; {acted[0].id} is in the backlog.")
+
+
 def slowest_request(lab: Lab, said: Said) -> Verdict:
     answered = text(said)
     lines = [line for line in lab.store.logs(limit=1_000_000) if line.request_id and line.seconds > 0]
@@ -48,49 +65,3 @@ def slowest_request(lab: Lab, said: Said) -> Verdict:
     took = f"{found.endpoint} by {found.replica} took {found.seconds * 1000:.0f} ms"
     seen = f"{took}: place {place} of {len(ranked)}"
     return right(f"{seen}.") if place <= 3 else not_yet(f"{seen}; there are slower ones.")
-
-
-EXERCISES = (
-    Exercise(
-        "monitor-1",
-        "change",
-        "An alert that doesn't cry wolf",
-        f"Add a rule `{RULE}`: it fires when orders (`{ENDPOINT}`) get slow at the slow end, not for "
-        "a single bad second, "
-        "and it resolves at a lower value than it fires.",
-        (
-            "Good alerts have a duration, and hysteresis.",
-            "An `AlertRule` has `for_seconds`, `resolve` and `endpoint`; p95 or p99 is the slow end.",
-            f'`lab.monitor.add_rule(AlertRule("{RULE}", "p95_ms", 200, for_seconds=3, resolve=100, '
-            f'endpoint="{ENDPOINT}"))`.',
-        ),
-        order_rule,
-        points=2,
-    ),
-    Exercise(
-        "monitor-2",
-        "find",
-        "The slowest request",
-        "Developers can't log in to production, but its logs come to them. Find the request id of "
-        "the slowest request that "
-        "was logged (one of the three slowest will do).",
-        (
-            "Each line carries request id, endpoint and seconds.",
-            "`lab.monitor.logs(...)` searches; ask for many lines, then sort by `seconds`.",
-            "`max(lab.monitor.logs(limit=100000), key=lambda line: line.seconds).request_id`.",
-        ),
-        slowest_request,
-    ),
-)
-QUIZ = Quiz(
-    "monitor",
-    "The mean response time is fine, p99 is two seconds. Who is right, the dashboard or the customer "
-    "who complains?",
-    (
-        "the dashboard",
-        "the customer: with many requests each, most customers meet the slow one per cent",
-        "neither: such figures contradict each other",
-    ),
-    "b",
-    "Of a hundred requests one is that slow; somebody who makes thirty meets it every fourth time.",
-)

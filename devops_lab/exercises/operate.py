@@ -1,10 +1,10 @@
-"""Exercises of Operate."""
+"""Checks of the exercises of Operate; their texts are in the YAML file beside."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from devops_lab.exercises.base import Exercise, Quiz, Said, Verdict, could_not, not_yet, right, text
+from devops_lab.exercises.base import Said, Verdict, could_not, not_yet, right, text
 from devops_lab.model import ScalingPolicy
 
 if TYPE_CHECKING:
@@ -39,46 +39,3 @@ def latency_policy(lab: Lab, said: Said) -> Verdict:
     if not 1 <= policy.target <= 500:
         return not_yet(f"A target of {policy.target:g} ms is none that a customer would notice, or too late.")
     return right(f"The agent keeps p95 at {policy.target:g} ms with 2 to 4 replicas.")
-
-
-EXERCISES = (
-    Exercise(
-        "operate-1",
-        "find",
-        "Where do customers wait?",
-        "Over all that customers measured in this lab: which endpoint has the worst p95? Answer with "
-        "its name.",
-        (
-            "A mean hides what the unlucky ones wait; look at the slow end.",
-            "`lab.operate.slowest()` has a row an endpoint and release.",
-            "`lab.operate.slowest(by_release=False)[0].endpoint`.",
-        ),
-        slowest_endpoint,
-    ),
-    Exercise(
-        "operate-2",
-        "change",
-        "Scale by what customers feel",
-        "Let the agent scale by response time: a policy on `p95_ms` with 2 to 4 replicas, and a "
-        "target that you can defend. "
-        "Leave it on until you have checked.",
-        (
-            "A policy names a metric, a target for each replica, and limits.",
-            "It is a `ScalingPolicy`; `lab.operate.autoscale` takes it.",
-            '`lab.operate.autoscale(ScalingPolicy("p95_ms", target=50, min_replicas=2, max_replicas=4))`.',
-        ),
-        latency_policy,
-        points=2,
-    ),
-)
-QUIZ = Quiz(
-    "operate",
-    "Load doubles, and replicas are added at once. Why are they removed only after a while?",
-    (
-        "because stopping a replica is slow",
-        "because load comes in waves: removing too early means starting again a moment later",
-        "because a replica must serve some minimum of requests",
-    ),
-    "b",
-    "A stabilisation window keeps the number from swinging; too many for a minute costs less than too few.",
-)

@@ -1,10 +1,10 @@
-"""Exercises of Plan."""
+"""Checks of the exercises of Plan; their texts are in the YAML file beside."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from devops_lab.exercises.base import Exercise, Quiz, Said, Verdict, not_yet, number, right
+from devops_lab.exercises.base import Said, Verdict, not_yet, number, right
 
 if TYPE_CHECKING:
     from devops_lab.lab import Lab
@@ -35,49 +35,3 @@ def backup_item(lab: Lab, said: Said) -> Verdict:
 
 def ids(lab: Lab) -> str:
     return ", ".join(item.id for item in lab.plan.backlog())
-
-
-EXERCISES = (
-    Exercise(
-        "plan-1",
-        "predict",
-        "How long for twenty more?",
-        f"The team's past sprints say how many items it finishes. If {MORE_ITEMS} items were left, "
-        "how many sprints "
-        'would be enough in 85 of 100 futures? Predict with `exercise(lab, "plan-1").predict(...)`, '
-        "then check.",
-        (
-            "A forecast draws past sprints at random until the items are done.",
-            "Divide the items by what a typical past sprint finished; then be a bit more careful than that.",
-            f"Look at `lab.plan.forecast(remaining={MORE_ITEMS})`: its `p85` is the answer.",
-        ),
-        forecast,
-    ),
-    Exercise(
-        "plan-2",
-        "change",
-        "Put operations work into the backlog",
-        f"Nobody backs up the orders. Add an item with the id `{BACKUP}`, of kind `operations`, that "
-        "says how much "
-        "storage it needs, and that the platform can carry.",
-        (
-            "The backlog holds operations work beside features; `lab.plan.add` writes it.",
-            "An `Item` has `needs`, a list of `Need`; compare with the limits of `lab.plan.platform()`.",
-            f'lab.plan.add(Item("{BACKUP}", "…", "operations", effort=2, value=3, '
-            'needs=[Need("database", storage_mb=20)]))',
-        ),
-        backup_item,
-        points=2,
-    ),
-)
-QUIZ = Quiz(
-    "plan",
-    "An item asks for a service that the platform does not offer. When is the cheapest moment to notice?",
-    (
-        "when the review before the sprint compares needs and platform",
-        "when its tests fail",
-        "when the first customers complain",
-    ),
-    "a",
-    "Before code is written a change of plan costs a talk; later it costs a release and customers.",
-)

@@ -1,10 +1,10 @@
-"""Exercises of Repeat."""
+"""Checks of the exercises of Repeat; their texts are in the YAML file beside."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from devops_lab.exercises.base import Exercise, Said, Verdict, could_not, not_yet, right, text
+from devops_lab.exercises.base import Said, Verdict, could_not, not_yet, right, text
 
 if TYPE_CHECKING:
     from devops_lab.lab import Lab
@@ -39,35 +39,3 @@ def origin_of_production(lab: Lab, said: Said) -> Verdict:
     if len(answered) >= 7 and commit.startswith(answered):
         return right(f"{version} was built from {commit[:8]}.")
     return not_yet(f"{version}, which serves now, does not come from {answered!r}.")
-
-
-EXERCISES = (
-    Exercise(
-        "repeat-1",
-        "change",
-        "From production back to the plan",
-        "Choose an alert or a complaint of this lab and put it into the backlog: an item with the id "
-        f"`{ITEM}` that carries "
-        "it as evidence.",
-        (
-            "Events have a subject; that is what evidence names.",
-            '`lab.store.events(kind="alert.*")` and `kind="complaint"` list what production said.',
-            f'`lab.plan.add(Item("{ITEM}", "…", "bug", effort=2, value=5, evidence=[event.subject]))`.',
-        ),
-        evidenced_item,
-        points=2,
-    ),
-    Exercise(
-        "repeat-2",
-        "find",
-        "Where does this come from?",
-        "Which commit is the version that serves customers right now made from? Answer with at least "
-        "7 characters of it.",
-        (
-            "From production one can walk back: deployment, release, artifact, commit.",
-            "`lab.deploy.current()` is the version; `lab.trail(version)` the way back.",
-            "`lab.release.find(lab.deploy.current()).commit`.",
-        ),
-        origin_of_production,
-    ),
-)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from devops_lab.exercises.base import Exercise, Said, Verdict, could_not, not_yet, right
+from devops_lab.exercises.base import Said, Verdict, could_not, not_yet, right
 
 if TYPE_CHECKING:
     from devops_lab.lab import Lab
@@ -28,22 +28,3 @@ def own_order(lab: Lab, said: Said) -> Verdict:
     if len(orders) > 1:
         return not_yet(f"There are {len(orders)} orders with the key {KEY}; a key is for one.")
     return right(f"Order {orders[0]['id']} is in the shop's database, once, however often it was sent.")
-
-
-EXERCISES = (
-    Exercise(
-        "welcome-1",
-        "change",
-        "Be the first customer",
-        "Order something, as a program: send a POST to `/api/orders` at `lab.url`, with a header "
-        f"`Idempotency-Key: {KEY}` and lines that name an item of `/api/menu` and a quantity. "
-        "Send it twice, and compare the answers.",
-        (
-            "An order is JSON with lines of item and quantity; GET `/api/menu` tells the items' ids.",
-            "`urllib.request.Request(url, data, headers)` with data in bytes sends a POST.",
-            'The data: `{"customer": "me", "lines": [{"item": 1, "quantity": 2}]}` as JSON; '
-            f'the headers: `{{"Idempotency-Key": "{KEY}", "Content-Type": "application/json"}}`.',
-        ),
-        own_order,
-    ),
-)

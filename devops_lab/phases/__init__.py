@@ -54,9 +54,13 @@ class World:
 
     @cached_property
     def engine(self) -> Engine:
-        from devops_lab.engines import choose
+        from devops_lab.engines import choose, chosen
 
-        return choose(self.root, self.settings)
+        engine, choice = choose(self.root, self.settings), chosen(self.root, self.settings)
+        if self.settings.engine == "auto" and not self.store.events(kind="engine.chosen", limit=1):
+            text = f"{choice.engine}: {choice.why}"
+            self.store.event("plan", "engine.chosen", "lab", text, who="the lab", engine=choice.engine)
+        return engine
 
     @cached_property
     def control(self) -> Control:

@@ -34,6 +34,9 @@ class Reading:
     release: str = ""
 
 
+NO_REQUESTS = Reading(math.nan, "production")
+
+
 @dataclass(frozen=True)
 class Metric:
     """A figure that rules may use: what it says, in which unit, and how it comes from stored samples."""
@@ -86,7 +89,6 @@ METRICS = {
     "deaths_per_minute": Metric("replicas that died in the last minute", "1/min", "", 60, newest),
 }
 OF_ENDPOINTS = ("p50_ms", "p95_ms", "p99_ms", "error_ratio")  # the others belong to a whole replica
-PERCENTILES = OF_ENDPOINTS[:3]
 
 DEFAULT_RULES = (
     AlertRule("memory", "memory_bytes", 96e6, 3, 80e6, summary="A replica takes more memory than it should."),
@@ -148,7 +150,8 @@ def by_series(rows: list[Sample]) -> dict[Series, list[Point]]:
 def read(store: Store, rule: AlertRule, now: float) -> Reading | None:
     """What the rule's metric is now, by the series that is worst; None when it can't be told.
 
-    A metric that stopped arriving is stale, which is an event (once) and never a zero.
+    Where replicas are up and nobody asks them, a figure of requests is NaN, as in Prometheus. A metric that
+    stopped arriving is stale, which is an event (once) and never a zero.
     """
     metric = METRICS[rule.metric]
     if not metric.samples:
@@ -161,9 +164,10 @@ def read(store: Store, rule: AlertRule, now: float) -> Reading | None:
         if now - points[-1][0] <= STALE_SECONDS  # a series that ended belongs to a replica that is gone
     }
     if not series:
-        quiet = rule.metric in PERCENTILES and samples(store, "requests_per_second", now - STALE_SECONDS, now)
-        if not quiet:  # without requests there is no percentile; that isn't a lost metric
-            _say_stale(store, metric.samples, now)
+        measured = samples(store, "up", now - STALE_SECONDS, now)
+        if rule.metric in OF_ENDPOINTS and any(up for *_, up in measured):
+            return NO_REQUESTS
+        _say_stale(store, metric.samples, now)
         return None
     if rule.metric == "error_ratio":
         return _error_ratio(store, rule, metric, series, now)
@@ -186,8 +190,8 @@ def _named(value: float, name: Series) -> Reading:
 
 def _error_ratio(
     store: Store, rule: AlertRule, metric: Metric, series: dict[Series, list[Point]], now: float
-) -> Reading | None:
-    """The worst share of failed requests, of an endpoint or of all together; None without requests."""
+) -> Reading:
+    """The worst share of failed requests, of an endpoint or of all together."""
     failed = by_series(samples(store, "errors_per_second", now - metric.window_seconds, now, rule.endpoint))
     asked: dict[str, float] = defaultdict(float)
     wrong: dict[str, float] = defaultdict(float)
@@ -199,7 +203,7 @@ def _error_ratio(
         worst[name[2]] = max(worst.get(name[2], (-1.0, "")), (errors, name[1]))
     ratios = [(wrong[endpoint] / requests, endpoint) for endpoint, requests in asked.items() if requests > 0]
     if not ratios:
-        return None
+        return NO_REQUESTS
     ratio, endpoint = max(ratios)
     return Reading(ratio, f"endpoint:{endpoint}" if endpoint else "production", worst[endpoint][1])
 
@@ -216,4 +220,4 @@ def _say_stale(store: Store, stored: str, now: float) -> None:
     if known and not store.events(kind="alert.stale", subject=subject, since=known[-1][0], limit=1):
         seconds = now - known[-1][0]
         message = f"{stored} has not arrived for {seconds:.0f} s: unknown, not zero; what fires stays firing."
-        store.event("monitor", "alert.stale", subject, message, seconds=seconds)
+        store.event("monitor", "alert.stale", subject, message, who="agent", seconds=seconds)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from functools import lru_cache
 from graphlib import CycleError, TopologicalSorter
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import msgspec
 import yaml
 
 from devops_lab.errors import BadInput
-from devops_lab.model import Alternative, Item, Need
+from devops_lab.model import Item, Need
 
 T = TypeVar("T")
 BACKLOG, PLATFORM = "backlog.yaml", "platform.yaml"
@@ -87,12 +87,7 @@ def read_backlog(text: str, changes: frozenset[str] | None = None) -> tuple[Item
     by_id: dict[str, Item] = {}
     for item, node in zip(items, nodes, strict=True):
         if item.id in by_id:
-            raise _bad(
-                BACKLOG,
-                _line(node),
-                f"a second item has the id {item.id!r}",
-                "an id of its own for each item",
-            )
+            raise _bad(BACKLOG, _line(node), f"a second item has the id {item.id!r}", "an id for each item")
         by_id[item.id] = item
     for item, node in zip(items, nodes, strict=True):
         for other in item.depends_on:
@@ -136,7 +131,8 @@ def with_item(text: str, item: Item) -> str:
         )
     indent = where.start_mark.column
     plain = asdict(item)
-    kept = {name: plain[name] for name in ORDER if plain[name] != _default(name) or name in ALWAYS}
+    blank = asdict(Item("", "", "feature", 0, 0))
+    kept = {name: plain[name] for name in ORDER if plain[name] != blank[name] or name in ALWAYS}
     dumped = yaml.dump(kept, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=118 - indent)
     block = "".join(" " * indent + line for line in dumped.splitlines(keepends=True))
     end = _end(lines, where)
@@ -179,11 +175,6 @@ _Dumper.add_representer(dict, _flow_need)
 _Dumper.add_representer(float, _number)
 
 
-def _default(name: str) -> Any:
-    found = next(f for f in fields(Item) if f.name == name)
-    return found.default_factory() if found.default_factory is not MISSING else found.default
-
-
 def _end(lines: list[str], node: yaml.Node) -> int:
     """The line after a node's last one; blank lines and comments behind it belong to what follows."""
     at_end = node.end_mark.line >= len(lines) - 1 and node.end_mark.column > 0
@@ -220,8 +211,7 @@ def _item_nodes(text: str) -> list[yaml.MappingNode]:
 
 def _convert(node: yaml.Node, kind: type[T], name: str) -> T:
     """Validate a node against a record; an unknown field is refused, as most often it is misspelt."""
-    loader = _Loader("")
-    data = loader.construct_document(node)
+    data = _Loader("").construct_document(node)
     _no_unknown(node, kind, name)
     try:
         return msgspec.convert(data, kind)
@@ -235,31 +225,19 @@ def _convert(node: yaml.Node, kind: type[T], name: str) -> T:
         ) from error
 
 
-NESTED: dict[tuple[type, str], type] = {
-    (Item, "needs"): Need,
-    (Item, "alternatives"): Alternative,
-    (Alternative, "needs"): Need,
-    (Platform, "services"): Service,
-    (Platform, "limits"): Limits,
-}
-
-
 def _no_unknown(node: yaml.Node, kind: type, name: str) -> None:
-    known = [f.name for f in fields(kind)]
+    known = get_type_hints(kind)
     for key, value in _pairs(node):
         if key.value not in known:
             near = get_close_matches(str(key.value), known, 1)
             hint = f"{near[0]!r}" if near else ", ".join(known)
             raise _bad(name, _line(key), f"unknown field {key.value!r}", hint)
-        if inner := NESTED.get((kind, key.value)):
-            for part in _parts(value, inner):
-                _no_unknown(part, inner, name)
-
-
-def _parts(node: yaml.Node, kind: type) -> list[yaml.Node]:
-    if isinstance(node, yaml.SequenceNode):
-        return list(node.value)
-    return [value for _, value in _pairs(node)] if kind is Service else [node]
+        hint = known[key.value]
+        for inner in (hint, *get_args(hint)):
+            if isinstance(inner, type) and is_dataclass(inner):
+                parts = value.value if isinstance(value, yaml.SequenceNode) else [v for _, v in _pairs(value)]
+                for part in [value] if inner is hint else parts:
+                    _no_unknown(part, inner, name)
 
 
 def _check_figures(item: Item, node: yaml.Node) -> None:

@@ -28,13 +28,15 @@ import psutil
 from devops_lab.engines.environments import no_room, sha256, uv_program
 from devops_lab.errors import BadInput, BuildFailed, LabError, MissingTool
 from devops_lab.git import git
-from devops_lab.model import Artifact, Step
+from devops_lab.model import Artifact, Image, Step
 from devops_lab.phases import World
+from devops_lab.phases.imaging import build_image, why_no_image
 from devops_lab.phases.materials import export
 from devops_lab.phases.versions import locate, plan_version
 from devops_lab.processes import clean_environment
 
 OnStep = Callable[[Step], None]
+OnLine = Callable[[str], None]
 LOCK = "requirements.lock"
 KEPT = 20  # builds that stay in the scratch space
 STRIP_TYPES = """
@@ -106,6 +108,14 @@ class Build:
     def twice(self, commit: str = "main") -> tuple[Artifact, Artifact]:
         """Build the same commit two times, in two folders; their digests are the same."""
         return self.run(commit), self.run(commit)
+
+    def image(self, artifact: Artifact | None = None, on_line: OnLine | None = None) -> Image:
+        """Build the container image around a wheel (default: the newest); see `imaging.build_image`."""
+        return build_image(self.world, artifact, on_line)
+
+    def why_no_image(self) -> str:
+        """Why no image can be built here, in plain words; empty where one can."""
+        return why_no_image(self.world)
 
     def scorers(self, artifact: Artifact | None = None) -> dict[str, float]:
         """Measure the search scorers inside a built wheel: "c" and "python" -> seconds per 1000 scores.

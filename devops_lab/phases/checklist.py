@@ -46,7 +46,6 @@ class Diff:
     """A branch against main, as the checks see it."""
 
     repo: Path
-    base: str
     branch: str
     subjects: list[str]
     status: dict[str, str]  # path -> A, M, D, …
@@ -61,15 +60,15 @@ class Diff:
         return git(self.repo, "show", f"{self.branch}:{path}")
 
 
-def read_diff(repo: Path, branch: str, base: str = "main") -> Diff:
-    """What a branch adds to its base since they parted."""
-    span = f"{base}...{branch}"
-    subjects = git(repo, "log", "--no-merges", "--format=%s", f"{base}..{branch}").splitlines()
+def read_diff(repo: Path, branch: str) -> Diff:
+    """What a branch adds to main since they parted."""
+    span = f"main...{branch}"
+    subjects = git(repo, "log", "--no-merges", "--format=%s", f"main..{branch}").splitlines()
     names = git(repo, "diff", "--no-renames", "--name-status", span).splitlines()
     status = {path: how for how, path in (line.split("\t") for line in names)}
     numbers = [line.split("\t") for line in git(repo, "diff", "--no-renames", "--numstat", span).splitlines()]
     return Diff(
-        repo, base, branch, subjects, status, _added(git(repo, "diff", "--no-renames", "--unified=0", span)),
+        repo, branch, subjects, status, _added(git(repo, "diff", "--no-renames", "--unified=0", span)),
         sum(int(plus) + int(minus) for plus, minus, _ in numbers if plus != "-"),
         [path for plus, _, path in numbers if plus == "-"],
     )  # fmt: skip
@@ -110,11 +109,10 @@ def _verdict(
 
 def message(diff: Diff) -> Check:
     wrong = [s for s in diff.subjects if not SUBJECT.fullmatch(s) or len(s) > 72]
-    fine = f"{len(diff.subjects)} conventional commit(s): the next version can be told from them"
-    detail = (
-        f"{wrong[0]!r} is no conventional commit of at most 72 letters, such as 'fix: …'" if wrong else fine
-    )
-    return Check("commit messages", not wrong, detail)
+    said = f"{len(diff.subjects)} conventional commit(s): the next version can be told from them"
+    if wrong:
+        said = f"{wrong[0]!r} is no conventional commit of at most 72 letters, such as 'fix: …'"
+    return Check("commit messages", not wrong, said)
 
 
 def tests(diff: Diff) -> Check:
@@ -140,10 +138,8 @@ def migrations(diff: Diff) -> Check:
         path: how for path, how in diff.status.items() if "/migrations/" in path and path.endswith(".sql")
     }
     if rewritten := [path for path, how in files.items() if how != "A"]:
-        return Check(
-            "migrations", False, f"{rewritten[0]} has run in production already: add a new one instead"
-        )
-    there = git(diff.repo, "ls-tree", "-r", "--name-only", diff.base).splitlines()
+        return Check("migrations", False, f"{rewritten[0]} has run in production: add a new one instead")
+    there = git(diff.repo, "ls-tree", "-r", "--name-only", "main").splitlines()
     taken = {Path(path).name[:4]: path for path in there if "/migrations/" in path and path.endswith(".sql")}
     if twice := [path for path in files if Path(path).name[:4] in taken]:
         return Check("migrations", False, f"{twice[0]} has the number of {taken[Path(twice[0]).name[:4]]}")
@@ -161,15 +157,10 @@ def migrations(diff: Diff) -> Check:
 def existing_data(diff: Diff) -> Check:
     """A migration that copies or changes rows meets data that no test has."""
     moves = re.compile(r"(?i)\binsert\s+into\b.*\bselect\b|^\s*update\b.*\bset\b")
-    found = [
-        (path, line, text) for path, line, text in diff.added if path.endswith(".sql") and moves.search(text)
-    ]
+    found = [each for each in diff.added if each[0].endswith(".sql") and moves.search(each[2])]
     check = _verdict("existing data", found, "no migration touches rows that are there already", "advice")
-    return (
-        check
-        if check.ok
-        else replace(check, detail=f"{check.detail} (try it on a copy of production's data)")
-    )
+    advice = f"{check.detail} (try it on a copy of production's data)"
+    return check if check.ok else replace(check, detail=advice)
 
 
 def _breaks(sql: str) -> bool:
@@ -192,14 +183,12 @@ def configuration(diff: Diff) -> Check:
         if path.endswith(".py") and not path.endswith("/config.py")
         and (FIXED.search(text) or re.search(r"\bos\.(environ|getenv)\b", text))
     ]  # fmt: skip
-    return _verdict(
-        "configuration", found, "nothing but bento.config reads the environment; no fixed address"
-    )
+    return _verdict("configuration", found, "only bento.config reads the environment; no fixed address")
 
 
 def size(diff: Diff) -> Check:
     detail = (
-        f"{diff.changed_lines} changed lines in {len(diff.status)} files; beyond {MOST_LINES} much is missed"
+        f"{diff.changed_lines} lines in {len(diff.status)} files changed; over {MOST_LINES} much is missed"
     )
     return Check("size", diff.changed_lines <= MOST_LINES, detail, "advice")
 
@@ -219,11 +208,7 @@ def products(diff: Diff) -> Check:
     ]
     found += [path for path in diff.binary if path in kept and path not in found]
     found += [path for path in kept if path not in found and _bytes(diff, path) > MOST_BYTES]
-    detail = (
-        f"{sorted(found)[0]} doesn't belong into git"
-        if found
-        else "only sources, no build products or binaries"
-    )
+    detail = f"{sorted(found)[0]} doesn't belong into git" if found else "no build products or binaries"
     return Check("sources only", not found, detail)
 
 
@@ -238,21 +223,17 @@ def parses(diff: Diff) -> Check:
                 ast.parse(diff.text(path), path)
             except SyntaxError as error:
                 return Check("Python parses", False, f"{path}, line {error.lineno}: {error.msg}")
-    return Check(
-        "Python parses", True, "every changed module can be read; C and TypeScript are the build's job"
-    )
+    return Check("Python parses", True, "each changed module can be read; C and TypeScript are Build's job")
 
 
 def merges(diff: Diff) -> Check:
-    done = run(
-        diff.repo, "merge-tree", "--write-tree", "--name-only", "--no-messages", diff.base, diff.branch
-    )
+    done = run(diff.repo, "merge-tree", "--write-tree", "--name-only", "--no-messages", "main", diff.branch)
     if done.returncode == 1:
         files = ", ".join(done.stdout.split()[1:])
         return Check("merges", False, f"main and this branch changed the same lines of {files}")
     if done.returncode:  # git before 2.38
         return Check("merges", True, "this git can't tell beforehand; the merge itself will", "advice")
-    return Check("merges", True, f"without conflict into {diff.base}")
+    return Check("merges", True, "without conflict into main")
 
 
 POINTS: tuple[Callable[[Diff], Check], ...] = (

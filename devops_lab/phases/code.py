@@ -7,6 +7,7 @@ Uncommitted work is never lost: what would touch it refuses, and says how to go 
 from __future__ import annotations
 
 import re
+import warnings
 from contextlib import suppress
 from pathlib import Path
 
@@ -134,7 +135,7 @@ class Code:
             raise BadInput("A commit needs a message.", expected="such as 'fix: round prices up'")
         if not self.uncommitted():
             raise BadInput(
-                "There is nothing to commit.", next_step="Change a file first: code.write(path, text)."
+                "There is nothing to commit.", next_step="First change a file: code.write(path, text)."
             )
         git(self.shop, "add", "--all")
         git(self.shop, "commit", "--quiet", "-m", message, env=identity(self.world.settings.learner))
@@ -176,12 +177,11 @@ class Code:
         carried = Check("platform", not blocked, f"{item.id} {blocked[0]}" if item and blocked else fine)
         return [*checklist(read_diff(self.shop, name)), carried]
 
-    def merge(self, branch: str = "", who: str = "") -> Commit:
+    def merge(self, branch: str = "") -> Commit:
         """Merge a branch into main with a merge commit, and push main to the origin.
 
         Args:
             branch: "" = the one that is checked out.
-            who: who merges; the learner when empty.
 
         Raises:
             BadInput: no such branch, or nothing to merge.
@@ -189,17 +189,17 @@ class Code:
         """
         name, origin = self._to_merge(branch), self.current() or self.head().id
         self._needs_clean(f"merge {name}")
-        actor = who or self.world.settings.learner
+        who = self.world.settings.learner
         git(self.shop, "checkout", "--quiet", MAIN, "--")
         try:
             self._catch_up_with_origin()
             before = git(self.shop, "rev-parse", MAIN)
-            self._merge(name, actor)
+            self._merge(name, who)
             self._push_or_undo(before)
         except LabError:
             git(self.shop, "checkout", "--quiet", origin, "--")
             raise
-        merged = self._record(self.head(), "code.merged", name, who=actor, branch=name)
+        merged = self._record(self.head(), "code.merged", name, who=who, branch=name)
         for commit in self.log(50, f"{before}..{name}"):
             self.store.link(f"commit:{merged.id}", "merges", f"commit:{commit.id}")
         return merged
@@ -240,6 +240,8 @@ class Code:
 
     def _push_or_undo(self, before: str) -> None:
         done = run(self.shop, "push", "--quiet", "origin", MAIN)
+        if "remote: pipeline: continuous" in done.stderr:  # nobody is to be surprised by what a merge set off
+            warnings.warn(f"The merge was pushed, and set off the pipeline:\n{done.stderr}", stacklevel=3)
         if done.returncode:
             git(self.shop, "reset", "--quiet", "--keep", before)
             raise LabError(

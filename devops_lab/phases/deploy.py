@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from devops_lab.errors import BadInput, DeployRefused, LabError
@@ -48,6 +48,7 @@ class Deploy:
         canary_steps: Sequence[int] = (5, 25, 50),
         on_step: OnStep | None = None,
         gate: Callable[[], None] | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> Deployment:
         """Bring a release to production: check artifact > migrate > start new > shift traffic > stop old.
 
@@ -58,6 +59,8 @@ class Deploy:
             canary_steps: percent of the traffic that the canary takes, growing.
             on_step: called with each finished step.
             gate: called before the new version takes traffic; what it raises refuses the deployment.
+            env: the configuration of the new replicas, beside what every replica gets. With it, the version
+                that serves can be deployed again: a configuration is rolled out like a release.
 
         Raises:
             BadInput: no such version or strategy, or the version serves already.
@@ -75,13 +78,14 @@ class Deploy:
         with exclusive(self.world):
             self._settle()
             current = self.current()
-            if release.version == current:
+            if release.version == current and env is None:
                 raise BadInput(f"Version {current} serves already.", next_step="Deploy another version.")
             if current and strategy == "first":
                 raise BadInput(f"Version {current} serves already.", expected=", ".join(STRATEGIES))
             strategy = strategy if current else "first"
             self.world.control.ensure()
-            go = self._begin(release.version, strategy, who, why, replicas)
+            go = self.begin(release.version, strategy, who, why, replicas)
+            go.new = replace(go.new, env=dict(env or {}))
             go.on_step, go.gate = on_step, gate
             return self._carry_out(go, release, plans[strategy], migrate=True)
 
@@ -96,7 +100,7 @@ class Deploy:
             self._settle()
             release = Releasing(self.world).find(self.previous())
             self.world.control.ensure()
-            go = self._begin(release.version, "rollback", who, why, None)
+            go = self.begin(release.version, "rollback", who, why, None)
             go.on_step = on_step
             return self._carry_out(go, release, rollback, migrate=False)
 
@@ -139,7 +143,8 @@ class Deploy:
             BadInput: there was none.
         """
         current = self.current()
-        came = [d for d in self.history() if d.state == "done" and d.version == current]
+        done = [d for d in self.history() if d.state == "done" and d.version != d.previous]
+        came = [d for d in done if d.version == current]
         came = [d for d in came if d.strategy != "rollback"] or came
         if not came or not came[-1].previous:
             raise BadInput(
@@ -176,13 +181,17 @@ class Deploy:
     def _serving(self) -> Pool | None:
         return max((p for p in self.pools() if p.weight > 0), key=lambda p: p.weight, default=None)
 
-    def _begin(self, version: str, strategy: str, who: str, why: str, replicas: int | None) -> Rollout:
+    def begin(self, version: str, strategy: str, who: str, why: str, replicas: int | None = None) -> Rollout:
         """Write down who does what, and what to go back to, before anything changes."""
         old, before = self._serving(), self.pools()
         number = max((d.id for d in self.history()), default=0) + 1
         who = who or self.world.settings.learner
         wanted = replicas or (old.replicas if old else self.world.settings.replicas)
-        new = Pool(f"v{version}-{number}", version, wanted, 100)
+        rolls = self.world.engine.capabilities().rolls
+        name = f"shop-{number}" if rolls else f"v{version}-{number}"  # one that rolls outlives its version
+        if old and rolls and strategy in ("rolling", "rollback"):
+            name = old.name
+        new = Pool(name, version, wanted, 100)
         previous = old.release if old else ""
         record = Deployment(
             number, version, previous, strategy, who, why, "running", time.time(), owner_pid=os.getpid()
@@ -239,7 +248,8 @@ class Deploy:
         pools = {p.name: p for p in self.pools()}
         taking = [p for p in pools.values() if p.weight > 0]
         self.world.control.ensure()
-        if len(taking) == 1 and taking[0].name == name and not self._short(taking[0], before):
+        arrived = len(taking) == 1 and (taking[0].name, taking[0].release) == (name, left.version)
+        if arrived and not self._short(taking[0], before):
             self.store.replace_all(Pool, [taking[0]])  # all traffic is on the new version: stop the old one
             self.world.control.poke()
             return self._end(left, "done")

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
+from math import isnan
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from devops_lab.errors import BadInput
 from devops_lab.model import Alert, AlertRule, LogLine, Outcome
-from devops_lab.phases import World
+from devops_lab.phases import World, histograms
 from devops_lab.phases.alerting import (
     DEFAULT_RULES,
-    METRICS,
     Point,
     Reading,
     by_series,
@@ -29,13 +29,16 @@ from devops_lab.phases.alerting import (
 )
 from devops_lab.settings import choice
 
+if TYPE_CHECKING:
+    from devops_lab.phases.slo import Objectives
+
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 STATES = ("pending", "firing", "resolved")
 
 
 @dataclass(frozen=True)
 class EndpointRow:
-    """One endpoint over a window; percentiles are the means of each second's, weighted by its requests."""
+    """One endpoint over a window; percentiles are as exact as the shop's buckets."""
 
     endpoint: str
     requests_per_second: float
@@ -67,6 +70,14 @@ class Trace:
     customer: Outcome | None
 
 
+@dataclass(frozen=True)
+class Hit:
+    """A log line that was searched for, and the customer's side of the same request, where one is known."""
+
+    line: LogLine
+    customer: Outcome | None
+
+
 class Monitor:
     """The reader's window on production.
 
@@ -74,78 +85,47 @@ class Monitor:
         world: the lab that is watched.
     """
 
-    METRICS = METRICS
-
     def __init__(self, world: World) -> None:
         self.world = world
         self.store = world.store
 
+    @cached_property
+    def slo(self) -> Objectives:
+        """What customers were promised, and how much of the error budget is left."""
+        from devops_lab.phases.slo import Objectives
+
+        return Objectives(self)
+
+    @property
+    def scrape_url(self) -> str:
+        """Where Prometheus, or anybody, can scrape all of the lab."""
+        return str(self.world.control.status()["scrape_url"])
+
     # ---- what is seen
-    def signals(
-        self, since: float | None = None, until: float | None = None, endpoint: str = ""
-    ) -> dict[str, dict[str, list[Point]]]:
-        """The four golden signals (Google, Site Reliability Engineering, chapter 6), second by second.
-
-        Args:
-            since, until: the window, POSIX seconds; the last minute when not given.
-            endpoint: whose latency, traffic and errors; "" = all together. Saturation has no endpoint.
-
-        Returns:
-            {"latency": {"p50_ms": [(t, value), …], …}, "traffic": …, "errors": …, "saturation": …}. Over
-            replicas, traffic, errors and requests in flight are summed; of the others the worst is shown.
-        """
-        until = time.time() if until is None else until
-        since = until - 60 if since is None else since
-
-        def series(metric: str, merge: Callable[[list[float]], float], of: str = "") -> list[Point]:
-            seconds: dict[int, list[float]] = defaultdict(list)
-            for t, _, _, _, value in samples(self.store, metric, since, until, of):
-                seconds[int(t)].append(value)
-            return [(float(second), merge(values)) for second, values in sorted(seconds.items())]
-
-        return {
-            "latency": {m: series(m, max, endpoint) for m in ("p50_ms", "p95_ms", "p99_ms")},
-            "traffic": {"requests_per_second": series("requests_per_second", sum, endpoint)},
-            "errors": {"errors_per_second": series("errors_per_second", sum, endpoint)},
-            "saturation": {
-                "cpu_percent": series("cpu_percent", max),
-                "memory_bytes": series("memory_bytes", max),
-                "in_flight": series("in_flight", sum),
-            },
-        }
-
     def endpoints(self, since: float | None = None, until: float | None = None) -> list[EndpointRow]:
         """Rate, errors and response times of each endpoint, slowest p95 first; the last minute by default."""
-        until = time.time() if until is None else until
-        since = until - 60 if since is None else since
-        weight: dict[tuple[int, str, str], float] = {}
-        rates, errors = (defaultdict(list), defaultdict(list))  # type: dict[str, list[float]], dict[str, list[float]]
-        times: dict[tuple[str, str], list[Point]] = defaultdict(list)
-        for t, replica, _, name, value in samples(self.store, "requests_per_second", since, until, "*"):
-            weight[int(t), replica, name] = value
-            rates[name].append(value)
-        for _, _, _, name, value in samples(self.store, "errors_per_second", since, until, "*"):
-            errors[name].append(value)
-        for metric in ("p50_ms", "p95_ms", "p99_ms"):
-            for t, replica, _, name, value in samples(self.store, metric, since, until, "*"):
-                times[name, metric].append((weight.get((int(t), replica, name), 0), value))
-        seconds = max(len({second for second, _, _ in weight}), 1)
+        since, until = _window(since, until)
+        asked = samples(self.store, "requests_per_second", since, until, "*")
+        seconds = max(len({int(t) for t, *_ in asked}), 1)
+        failed = self.store.totals("errors_per_second", since, until)
+        took = histograms.histograms(self.store, since, until)
+        rates: dict[str, float] = defaultdict(float)
+        for *_, name, value in asked:
+            rates[name] += value / seconds
 
-        def row(name: str) -> EndpointRow:
-            rate, wrong = sum(rates[name]) / seconds, sum(errors[name]) / seconds
-            p50, p95, p99 = (_weighted(times[name, metric]) for metric in ("p50_ms", "p95_ms", "p99_ms"))
-            return EndpointRow(name, rate, wrong, wrong / rate if rate else 0.0, p50, p95, p99)
+        def row(name: str, rate: float) -> EndpointRow:
+            wrong = failed.get(("errors_per_second", name), 0.0) / seconds
+            p50, p95, p99 = (histograms.quantile_ms(q, took.get(name, {})) for q in (0.50, 0.95, 0.99))
+            return EndpointRow(name, rate, wrong, wrong / rate, p50, p95, p99)
 
-        return sorted((row(name) for name in rates if any(rates[name])), key=lambda r: -(r.p95_ms or 0))
+        return sorted(
+            (row(name, rate) for name, rate in rates.items() if rate), key=lambda r: -(r.p95_ms or 0)
+        )
 
     def usage(self, since: float | None = None) -> list[UsageRow]:
         """CPU (mean), memory (newest, trend) and log size of each replica; by default of the last minute."""
-        until = time.time()
-        since = until - 60 if since is None else since
-        found = {
-            m: by_series(samples(self.store, m, since, until))
-            for m in ("cpu_percent", "memory_bytes", "log_bytes")
-        }
+        metrics = ("cpu_percent", "memory_bytes", "log_bytes")
+        found = {m: by_series(samples(self.store, m, *_window(since))) for m in metrics}
         rows = []
         for (replica, release, _), memory in sorted(found["memory_bytes"].items()):
             cpu = found["cpu_percent"].get((replica, release, ""), [])
@@ -155,35 +135,22 @@ class Monitor:
             rows.append(UsageRow(replica, release, busy, memory[-1][1], trend, logs[-1][1] if logs else 0.0))
         return rows
 
-    def disk(self, since: float | None = None) -> list[Point]:
-        """Bytes that production's folder takes, over time; the last minute by default."""
-        until = time.time()
-        found = samples(self.store, "disk_bytes", until - 60 if since is None else since, until)
-        return [(t, value) for t, _, _, _, value in found]
+    def disk(self) -> list[Point]:
+        """Bytes that production's folder took over the last minute."""
+        return [(t, value) for t, *_, value in samples(self.store, "disk_bytes", *_window(None))]
 
-    def logs(
-        self,
-        *,
-        level: str = "",
-        endpoint: str = "",
-        request_id: str = "",
-        release: str = "",
-        replica: str = "",
-        text: str = "",
-        since: float = 0.0,
-        until: float = 1e12,
-        limit: int = 100,
-    ) -> list[LogLine]:
-        """The newest `limit` log lines that match all that is given, newest first; `text` is in the message.
+    def logs(self, level: str = "", **wanted: Any) -> list[LogLine]:
+        """The newest log lines that match all that is given, newest first.
+
+        Args:
+            level: of `LEVELS`, in any case.
+            wanted: endpoint, request_id, release, replica; text (a part of the message); since, until
+                (POSIX seconds); limit (100).
 
         Raises:
             BadInput: there is no such level.
         """
-        level = choice("log level", level.upper(), LEVELS) if level else ""
-        return self.store.logs(
-            level=level, endpoint=endpoint, request_id=request_id, release=release, replica=replica,
-            text=text, since=since, until=until, limit=limit,
-        )  # fmt: skip
+        return self.store.logs(level=choice("log level", level.upper(), LEVELS) if level else "", **wanted)
 
     def trace(self, request_id: str) -> Trace:
         """Follow one request: what its replica logged (oldest first) and what the customer saw.
@@ -200,6 +167,15 @@ class Monitor:
             )
         around = self.store.requests(since=lines[0].t - 60, until=lines[-1].t + 60)
         return Trace(request_id, lines, next((o for o in around if o.request_id == request_id), None))
+
+    def search(self, words: str, **wanted: Any) -> list[Hit]:
+        """The newest log lines that hold all words, each with what the customer saw of that request.
+
+        Args:
+            words: in any order and case; `order*` finds all that begins so.
+            wanted: since, until (POSIX seconds); limit (100).
+        """
+        return [Hit(line, customer) for line, customer in self.store.search(words, **wanted)]
 
     # ---- rules
     def rules(self) -> list[AlertRule]:
@@ -226,12 +202,16 @@ class Monitor:
     def remove_rule(self, name: str) -> None:
         """Drop a rule; what it has open is closed, because nothing watches it any more."""
         choice("alert rule", name, tuple(rule.name for rule in self.rules()))
+        self.close_alert(name)
+        self.store.remove(AlertRule, name)
+
+    def close_alert(self, name: str) -> None:
+        """End what a rule that is not there any more has open."""
         for alert in self._open():
             if alert.rule == name and alert.state == "firing":
                 self._resolve(alert, time.time(), "its rule was removed")
             elif alert.rule == name:
                 self.store.remove(Alert, alert.key)
-        self.store.remove(AlertRule, name)
 
     def alerts(self, state: str = "") -> list[Alert]:
         """All alerts, oldest first, or those in one state: pending, firing, resolved."""
@@ -244,32 +224,41 @@ class Monitor:
     def evaluate(self, now: float | None = None) -> list[Alert]:
         """Judge every rule: pending > firing (held for `for_seconds`) > resolved (at or below `resolve`).
 
-        A metric that stopped arriving is stale, never zero: its firing alerts stay, and that is said once.
+        As in Prometheus, where nobody asks there is no percentile and no share of errors (NaN): the alert
+        resolves. A metric that stopped arriving is stale, never zero: what fires stays, and it is said once.
 
         Returns:
             the alerts that changed their state now.
         """
         now = time.time() if now is None else now
         unfinished = {alert.rule: alert for alert in self._open()}
-        changed = (self._judge(rule, unfinished.get(rule.name), now) for rule in self.rules())
+        read_now = [(rule, read(self.store, rule, now)) for rule in self.rules()]
+        judged = [*read_now, *self.slo.readings(now)]
+        changed = [self.judge(rule, seen, unfinished.get(rule.name), now) for rule, seen in judged]
         return [alert for alert in changed if alert]
 
-    def _judge(self, rule: AlertRule, alert: Alert | None, now: float) -> Alert | None:
-        reading = read(self.store, rule, now)
-        limit = rule.above if rule.resolve is None else rule.resolve
-        if reading is None or (alert and alert.state == "pending" and reading.value <= rule.above):
-            if alert and alert.state == "pending":  # it has to hold without a gap
-                self.store.remove(Alert, alert.key)
+    def judge(
+        self, rule: AlertRule, reading: Reading | None, alert: Alert | None, now: float
+    ) -> Alert | None:
+        """Take a rule's unfinished alert one step on, by what was read; the alert, if its state changed."""
+        above = reading is not None and reading.value > rule.above  # never of NaN: nothing to measure
+        if alert and alert.state == "pending" and not above:
+            self.store.remove(Alert, alert.key)  # it has to hold without a gap
             return None
-        if alert is None and reading.value > rule.above:
-            alert = Alert(rule.name, "pending", now, reading.value, reading.subject)
-            return self._fire(rule, alert, reading) if rule.for_seconds <= 0 else self._keep(alert)
-        if alert is None:
+        if reading is None:
             return None
-        if alert.state == "pending":
-            return self._fire(rule, alert, reading) if now - alert.since >= rule.for_seconds else None
-        if reading.value <= limit:
-            return self._resolve(alert, now, f"{rule.metric} is {reading.value:.4g}")
+        if alert is None or alert.state == "pending":
+            if not above:
+                return None
+            known = alert or Alert(rule.name, "pending", now, reading.value, reading.subject)
+            if now - known.since >= rule.for_seconds:
+                return self._fire(rule, known, reading)
+            return None if alert else self._keep(known)
+        if not reading.value > (rule.above if rule.resolve is None else rule.resolve):
+            nothing = f"no requests any more, so there is no {rule.metric}"
+            return self._resolve(
+                alert, now, nothing if isnan(reading.value) else f"{rule.metric} is {reading.value:.4g}"
+            )
         if reading.value > alert.value:  # a firing alert carries its peak
             self.store.put(replace(alert, value=reading.value))
         return None
@@ -286,19 +275,17 @@ class Monitor:
             lines = self.store.logs(endpoint=seen.subject.removeprefix("endpoint:"), since=alert.since - 10)
             slowest = sorted(lines, key=lambda line: -line.seconds)[:3]
             proof += [f"request:{line.request_id}" for line in slowest if line.request_id]
-        elif rule.metric == "error_ratio":
+        elif rule.metric in ("error_ratio", "burn_rate"):
             lines = self.store.logs(since=alert.since - 10, level="ERROR", limit=3)
             proof += [f"request:{line.request_id}" for line in lines if line.request_id]
         for origin in proof:
             self.store.link(subject, "seen on", origin)
         message = f"{rule.summary} {rule.metric} is {seen.value:.4g} on {seen.subject}.".strip()
-        data: dict[str, Any] = {
-            "value": seen.value,
-            "above": rule.above,
-            "metric": rule.metric,
-            "evidence": proof,
-        }
-        self.store.event("monitor", "alert.firing", subject, message, **data)
+        self.store.event(
+            "monitor", "alert.firing", subject, message, who="agent",
+            why=f"{rule.metric} above {rule.above:g} for {rule.for_seconds:g} s",
+            value=seen.value, above=rule.above, metric=rule.metric, evidence=proof,
+        )  # fmt: skip
         return self._keep(
             replace(alert, state="firing", value=seen.value, subject=seen.subject, evidence=proof)
         )
@@ -307,17 +294,16 @@ class Monitor:
         seconds = now - alert.since
         message = f"After {seconds:.0f} s: {why}."
         self.store.event(
-            "monitor", "alert.resolved", f"alert:{alert.rule}", message, value=alert.value, seconds=seconds
-        )
+            "monitor", "alert.resolved", f"alert:{alert.rule}", message, who="agent", why=why,
+            value=alert.value, seconds=seconds,
+        )  # fmt: skip
         return self._keep(replace(alert, state="resolved", resolved=now))
 
     def _open(self) -> list[Alert]:
         return [alert for alert in self.store.all(Alert) if alert.state != "resolved"]
 
 
-def _weighted(points: list[tuple[float, float]]) -> float | None:
-    """The mean of (weight, value) pairs; the plain mean when nothing has a weight."""
-    total = sum(weight for weight, _ in points)
-    if total:
-        return sum(weight * value for weight, value in points) / total
-    return fmean(value for _, value in points) if points else None
+def _window(since: float | None, until: float | None = None) -> Point:
+    """The last minute, where nothing else is asked for."""
+    end = time.time() if until is None else until
+    return end - 60 if since is None else since, end

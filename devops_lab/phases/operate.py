@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from devops_lab.errors import BadInput
-from devops_lab.model import Complaint, Event, Outcome, ScalingPolicy
-from devops_lab.phases import World, profiling, scaling
+from devops_lab.model import Complaint, Event, Loops, Outcome, Race, Replica, ScalingPolicy
+from devops_lab.phases import World, beside, profiling, racing, scaling
+from devops_lab.phases.complaints import PATIENCE_SECONDS, anger, complaint_text
 from devops_lab.phases.notify import inbox, notify
 from devops_lab.phases.profiling import Profile
+from devops_lab.settings import choice
 from devops_lab.traffic.load import MIX, LoadRun, LoadSpec, endpoint_figures, failed
+from devops_lab.traffic.loops import compare_loops
 
-PATIENCE_SECONDS = 0.5  # a customer who waits longer for one answer complains
-# (share of the day, share of the way from the quiet rate to the peak): boxes are ordered before lunch
-DAY = [(0.0, 0.0), (0.25, 0.05), (0.4, 1.0), (0.55, 1.0), (0.7, 0.1), (1.0, 0.0)]
-DOING = {
-    "/": "opened the page",
-    "/api/menu": "looked at the menu",
-    "/api/search": "searched for a lunch box",
-    "/api/orders": "sent my order",
-    "/api/orders/{id}": "asked where my order is",
+if TYPE_CHECKING:
+    from devops_lab.phases.drills import Drill, DrillRun, Fault
+
+# (share of the day, share of the way from the quiet rate to the peak)
+DAYS = {
+    "lunch": [(0.0, 0.0), (0.25, 0.05), (0.4, 1.0), (0.55, 1.0), (0.7, 0.1), (1.0, 0.0)],  # ordered before it
+    "flash crowd": [(0.0, 0.0), (0.3, 0.0), (0.32, 1.0), (0.5, 1.0), (0.75, 0.15), (1.0, 0.0)],  # in the news
 }
 
 
@@ -88,12 +90,31 @@ class Operate:
         )
         return LoadRun(spec, self.world.root / "run")
 
-    def day(self, seconds: float = 20.0, peak: float = 120.0, low: float = 10.0, *, seed: int = 7) -> LoadRun:
-        """A whole day of customers in `seconds`: from `low`/s to `peak` before lunch, and back."""
+    def day(
+        self,
+        seconds: float = 20.0,
+        peak: float = 120.0,
+        low: float = 10.0,
+        *,
+        seed: int = 7,
+        shape: str = "lunch",
+    ) -> LoadRun:
+        """A whole day of customers in `seconds`: from `low`/s to `peak` before lunch, and back.
+
+        Args:
+            shape: "lunch", or "flash crowd": all at once, without warning.
+        """
         if not 0 < low <= peak:
             raise BadInput(f"A day from {low:g} to {peak:g} requests a second", expected="0 < low <= peak")
-        curve = [(share * seconds, low + height * (peak - low)) for share, height in DAY]
+        points = DAYS[choice("shape of a day", shape, tuple(DAYS))]
+        curve = [(share * seconds, low + height * (peak - low)) for share, height in points]
         return self.load(curve=curve, seed=seed)
+
+    def compare_loops(
+        self, rate: float = 100.0, seconds: float = 5.0, freeze_seconds: float = 1.0, users: int = 4
+    ) -> Loops:
+        """Measure a server that freezes once by an open and a closed loop. See `traffic.loops`."""
+        return compare_loops(self.world.root, rate, seconds, freeze_seconds, users)
 
     def complaints(
         self, run: str = "", *, since: float = 0.0, patience_seconds: float = PATIENCE_SECONDS, limit: int = 8
@@ -109,9 +130,9 @@ class Operate:
         worst: dict[str, Outcome] = {}
         for outcome in self.store.requests(run=run, since=since):
             annoyed = outcome.seconds > patience_seconds or failed(outcome)
-            if annoyed and _anger(outcome) > _anger(worst.get(outcome.session)):
+            if annoyed and anger(outcome) > anger(worst.get(outcome.session)):
                 worst[outcome.session] = outcome
-        angriest = sorted(worst.values(), key=_anger, reverse=True)[:limit]
+        angriest = sorted(worst.values(), key=anger, reverse=True)[:limit]
         tickets = [Complaint(o.session, o.endpoint, o.seconds, o.t, complaint_text(o)) for o in angriest]
         for outcome, ticket in zip(angriest, tickets, strict=True):
             if self.store.get(Complaint, ticket.key) is None:
@@ -151,6 +172,74 @@ class Operate:
         """
         return profiling.profile(self.world, replica, seconds)
 
+    # ---- break on purpose
+    def kill(self, replica: str = "") -> Replica:
+        """End a replica the hard way (`kill -9`), as a crash would: no goodbye, nothing finished.
+
+        Args:
+            replica: its id; the first healthy one when empty.
+
+        Raises:
+            BadInput: there is no such replica, or none at all.
+        """
+        live = [r for r in self.store.all(Replica) if r.state in ("healthy", "unhealthy", "starting")]
+        meant = [r for r in live if r.id == replica] if replica else [r for r in live if r.state == "healthy"]
+        if not meant:
+            raise BadInput(
+                f"There is no replica {replica!r} to kill." if replica else "Nothing healthy runs.",
+                expected=", ".join(r.id for r in live) or "a running replica",
+            )
+        victim = meant[0]
+        self.world.engine.kill(victim)
+        return victim
+
+    # ---- incidents
+    def drill(self, fault: str | None = None, *, seed: object = None) -> Drill:
+        """Let something real go wrong in production, with customers in the shop: an incident drill.
+
+        Args:
+            fault: one of `faults()`; None draws one, and does not tell which.
+            seed: what the draw depends on, beside the learner; None is the number of drills so far.
+
+        Raises:
+            BadInput: no such fault, this lab can't have it now, or a drill runs already.
+        """
+        from devops_lab.phases import drills
+
+        return drills.start(self.world, fault, seed)
+
+    def drills(self) -> list[DrillRun]:
+        """All drills of this lab, oldest first: what was wrong, and how long each step took."""
+        from devops_lab.phases.drills import DrillRun
+
+        return self.store.all(DrillRun)
+
+    def current_drill(self) -> Drill | None:
+        """The drill that runs, found again."""
+        from devops_lab.phases import drills
+
+        return drills.current(self.world)
+
+    def faults(self) -> list[Fault]:
+        """What may go wrong in a drill: what customers see, and what shows it."""
+        from devops_lab.phases import drills
+
+        return list(drills.catalogue().values())
+
+    def processes(self) -> list[beside.Beside]:
+        """What this lab runs on this machine, and which of production's files it has open."""
+        return beside.processes(self.world)
+
+    def end_process(self, pid: int, why: str = "") -> beside.Beside:
+        """End a process that is no part of production. See `beside.end_process`."""
+        return beside.end_process(self.world, pid, why)
+
+    def lost_on_the_way(self, since: float = 0.0) -> dict[str, float]:
+        """Seconds that the newest requests lost between customer and replica (the median), by replica."""
+        from devops_lab.phases.drills.signs import lost_on_the_way
+
+        return lost_on_the_way(self.world, since)
+
     # ---- scale
     def autoscale(self, policy: ScalingPolicy | None) -> ScalingPolicy | None:
         """Let the agent scale by a policy, or (None) by hand again.
@@ -165,9 +254,28 @@ class Operate:
         else:
             self.store.replace_all(ScalingPolicy, [])
             text = "off"
-        self.store.replace_all(scaling.Recommendations, [])
+        self.store.replace_all(scaling.Memory, [])
         self.store.event("operate", "operate.autoscale", "policy", text, who=self.world.settings.learner)
         return policy
+
+    def race(
+        self,
+        policies: Mapping[str, ScalingPolicy | int],
+        seconds: float = 20.0,
+        peak: float = 90.0,
+        low: float = 5.0,
+        *,
+        seed: int = 7,
+        shape: str = "lunch",
+    ) -> list[Race]:
+        """Give each policy the same day, one after the other, and compare; a number is a fixed one.
+
+        Raises:
+            BadInput: a policy's limits contradict each other; nothing was played.
+        """
+        return racing.race(
+            self.world, policies, self.autoscale, lambda: self.day(seconds, peak, low, seed=seed, shape=shape)
+        )
 
     def autoscale_step(self, now: float | None = None) -> int | None:
         """One decision of the autoscaler; the agent calls this every second. See `scaling.autoscale_step`."""
@@ -177,19 +285,6 @@ class Operate:
     def inbox(self, since: float = 0.0) -> list[Event]:
         """What production told the operations team, oldest first."""
         return inbox(self.world, since=since)
-
-
-def complaint_text(outcome: Outcome) -> str:
-    """A ticket in a customer's words; the figures are the customer's own measurement."""
-    doing = DOING.get(outcome.endpoint, f"used {outcome.endpoint}")
-    if failed(outcome):
-        got = f"error {outcome.status}" if outcome.status else "no answer at all"
-        return f"I {doing} and got {got} after {outcome.seconds:.1f} s."
-    return f"I {doing} and waited {outcome.seconds:.1f} s for an answer. The site is slow!"
-
-
-def _anger(outcome: Outcome | None) -> tuple[bool, float, float]:
-    return (failed(outcome), outcome.seconds, -outcome.t) if outcome else (False, 0.0, -1e18)
 
 
 def _figures(endpoint: str, release: str, rows: Iterable[Outcome]) -> EndpointFigures:

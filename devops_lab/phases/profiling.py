@@ -56,6 +56,14 @@ class Profile:
 
 def profile(world: World, replica_id: str, seconds: float) -> Profile:
     """Sample one live replica; see `Operate.profile`."""
+    able = world.engine.capabilities()
+    if not able.profiles:
+        raise MissingTool(
+            f"py-spy can't look into the replicas of the {world.engine.name} engine: "
+            + able.why_not.get("profiles", "their processes are not of this machine"),
+            expected="a process of this machine that this user may trace",
+            next_step="The endpoint figures work without it; a lab on the process engine can be looked into.",
+        )
     replica = find_replica(world, replica_id)
     target = world.root / "run" / f"profile-{replica.id}.txt"
     command = [py_spy(), "record", "--pid", str(replica.pid), "--duration", str(max(1, round(seconds)))]

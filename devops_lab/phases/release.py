@@ -22,7 +22,7 @@ from devops_lab.engines.environments import sha256
 from devops_lab.errors import BadInput, ChecksFailed, RegistryRefused
 from devops_lab.git import git, identity
 from devops_lab.model import Artifact, Release, TestReport
-from devops_lab.phases import World
+from devops_lab.phases import World, imaging
 from devops_lab.phases.build import Build
 from devops_lab.phases.materials import bill_of_materials, serve_once
 from devops_lab.phases.test import Test
@@ -131,13 +131,22 @@ class Releasing:
     def _publish(self, artifact: Artifact, plan: VersionPlan, *, tag: bool, who: str) -> Release:
         """Take what is acceptable, or leave no trace."""
         self._acceptable(artifact)
+        image = imaging.publish(self.world, artifact) if self._runs_images() else ""
         try:
-            return self._put_in_place(artifact, plan, tag=tag, who=who)
+            release = self._put_in_place(artifact, plan, image, tag=tag, who=who)
         except BaseException:
             self._mend()
             raise
+        if image:
+            imaging.name_version(self.world, release)
+        return release
 
-    def _put_in_place(self, artifact: Artifact, plan: VersionPlan, *, tag: bool, who: str) -> Release:
+    def _runs_images(self) -> bool:
+        return self.world.engine.capabilities().images
+
+    def _put_in_place(
+        self, artifact: Artifact, plan: VersionPlan, image: str, *, tag: bool, who: str
+    ) -> Release:
         """Assemble the folder aside, tag the commit, then rename the folder into place."""
         home, aside = self.world.registry / artifact.version, self.world.registry / f".{artifact.version}.new"
         aside.mkdir()
@@ -160,6 +169,7 @@ class Releasing:
             notes=self.changelog(plan),
             sbom=f"{place}/sbom.json",
             t=time.time(),
+            image=image,
         )
         (aside / "release.json").write_text(json.dumps(asdict(release), indent=1), encoding="utf-8")
         for path in aside.iterdir():
@@ -218,6 +228,9 @@ class Releasing:
                 ):
                     git(repo, "tag", "--delete", name)
         self._write_index()
+        released = self.registry()
+        if released and released[-1].image and self._runs_images():
+            imaging.name_version(self.world, released[-1])
 
     def _write_index(self) -> None:
         """The index is made from the folders, so it can't disagree with them for long."""
@@ -256,10 +269,10 @@ class Releasing:
         )
 
     def verify(self, version: str) -> Release:
-        """Check that the registry's file still is what was released, and return the release.
+        """Check that the registry's file (and image) still is what was released, and return the release.
 
         Raises:
-            RegistryRefused: the file is gone or its digest differs.
+            RegistryRefused: the file is gone or its digest differs; the image's tag moved, or it is gone.
         """
         release = self.find(version)
         wheel = self.world.root / release.path
@@ -270,6 +283,7 @@ class Releasing:
                 expected=release.digest,
                 next_step="Release a new version from a clean build; never repair a released file by hand.",
             )
+        imaging.verify(self.world, release)
         return release
 
     def _record(self, release: Release, report: TestReport, who: str, why: str) -> None:
@@ -277,8 +291,17 @@ class Releasing:
         store.put(release)
         store.link(subject, "made from", f"artifact:{release.digest}")
         store.link(subject, "tested by", f"report:{report.key}")
+        if release.image:
+            store.link(subject, "runs as", f"image:{release.image}")
+            store.link(f"image:{release.image}", "built around", f"artifact:{release.digest}")
         self._event(
-            "release.done", subject, f"{release.tag} is in the registry", who, why, digest=release.digest
+            "release.done",
+            subject,
+            f"{release.tag} is in the registry",
+            who,
+            why,
+            digest=release.digest,
+            image=release.image,
         )
 
     def _event(

@@ -9,8 +9,9 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import IO
+from typing import IO, cast
 
+from devops_lab.engines.base import STEADY, Orchestrator
 from devops_lab.errors import DeployRefused, LabError, TimedOut
 from devops_lab.model import Deployment, Event, Pool, Replica, Step
 from devops_lab.phases import World
@@ -18,6 +19,7 @@ from devops_lab.waits import until
 
 OnStep = Callable[[Step], None]
 HEALTH_SECONDS = 25.0  # for a whole pool to become healthy
+ROLL_SECONDS = 10.0  # for each replica of a pool that is updated in place
 NOT_READY_SECONDS = 3.0  # a replica that answers "not ready" for this long is not going to be
 DEATHS = 2  # replicas of the new version that may die before it is given up
 WORDS = 12  # last log lines that a refusal carries
@@ -101,6 +103,11 @@ class Rollout:
     vouched: set[str] = field(default_factory=set)  # replicas whose own health checks were asked and are fine
     took_traffic: bool = False
 
+    @property
+    def in_place(self) -> bool:
+        """Whether the pool that serves is itself taken to the new version."""
+        return self.old is not None and self.old.name == self.new.name
+
     # ---- steps
     @contextmanager
     def step(self, name: str) -> Iterator[list[str]]:
@@ -124,7 +131,8 @@ class Rollout:
     def want(self, *pools: Pool | None) -> None:
         """Make these the desired pools; the agent takes its first step before this returns."""
         wanted = [pool for pool in pools if pool is not None]
-        self.took_traffic |= any(p.name == self.new.name and p.weight > 0 for p in wanted)
+        new = (self.new.name, self.new.release)
+        self.took_traffic |= any((p.name, p.release) == new and p.weight > 0 for p in wanted)
         self.world.store.replace_all(Pool, wanted)
         self.world.control.poke()
 
@@ -137,7 +145,7 @@ class Rollout:
     # ---- what production really does
     def replicas(self, pool: Pool) -> list[Replica]:
         """The replicas of a pool that are not on their way out."""
-        return [r for r in self.world.store.all(Replica) if r.pool == pool.name and r.state != "draining"]
+        return [r for r in self.world.store.all(Replica) if of(r, pool) and r.state != "draining"]
 
     def wait_healthy(self, pool: Pool, count: int) -> str:
         """Wait until so many replicas of a pool are healthy in the proxy's own view.
@@ -155,7 +163,9 @@ class Rollout:
                     self._look_closer(replica, since)
             if (died := len(self._deaths())) >= DEATHS:
                 raise self.refused(f"{died} replicas of {self.new.release} died while they started.")
-            if broken := self.world.store.events(kind="replica.failed", subject=f"pool:{pool.name}"):
+            if broken := self.world.store.events(
+                kind="replica.failed", subject=f"pool:{pool.name}", since=self.record.started
+            ):
                 raise self.refused(broken[-1].message)
             return sum(r.state == "healthy" and r.id in self.vouched for r in replicas) >= count
 
@@ -167,7 +177,39 @@ class Rollout:
             raise self.refused(error.wrong) from error
         return f"{count} of {pool.replicas} healthy"
 
-    def _look_closer(self, replica: Replica, since: dict[str, float]) -> None:
+    def wait_rolled(self) -> str:
+        """Wait until the cluster has taken the pool to the new version, replica by replica.
+
+        Raises:
+            DeployRefused: it went back by itself, or the new replicas are not well, or it needs too long.
+        """
+        cluster, since = cast(Orchestrator, self.world.engine), dict[str, float]()
+
+        def rolled() -> bool:
+            replicas = self.replicas(self.new)
+            self.seen.update({r.id: r for r in replicas})
+            for replica in replicas:
+                if replica.state == "healthy" and replica.id not in self.vouched:  # else: see the cluster
+                    self._look_closer(replica, since, ROLL_SECONDS)
+            subject, began = f"pool:{self.new.name}", self.record.started
+            for kind in ("pool.rolled_back", "replica.failed"):
+                if told := self.world.store.events(kind=kind, subject=subject, since=began):
+                    raise self.refused(told[-1].message)
+            well = sum(r.id in self.vouched for r in replicas) >= self.new.replicas
+            state = cluster.pools().get(self.new.name, "")
+            # A cluster calls a service "rolled back" from then on, also when that was asked for.
+            return well and (state == STEADY or state.startswith("rolled back"))
+
+        seconds = HEALTH_SECONDS + ROLL_SECONDS * self.new.replicas
+        try:
+            until(rolled, f"the cluster to bring {self.new.release}", seconds=seconds, every_seconds=0.1)
+        except TimedOut as error:
+            raise self.refused(error.wrong) from error
+        return f"{self.new.replicas} of {self.new.replicas} healthy"
+
+    def _look_closer(
+        self, replica: Replica, since: dict[str, float], patience: float = NOT_READY_SECONDS
+    ) -> None:
         """A replica that answers that it is not well gets little time; one that is still silent, more."""
         young = replica.state == "starting" and time.time() - replica.started < 1.0
         asked = f"asked {replica.id} {replica.state}"
@@ -179,13 +221,14 @@ class Rollout:
             since.pop(replica.id, None)
             if replica.state == "healthy":
                 self.vouched.add(replica.id)
-        elif time.time() - since.setdefault(replica.id, time.time()) > NOT_READY_SECONDS:
+        elif time.time() - since.setdefault(replica.id, time.time()) > patience:
             raise self.refused(f"{replica.id} of {replica.release} fails its health check: {answer}")
 
     def _deaths(self) -> list[Event]:
         """Replicas of the new version that died since this deployment began."""
         events = self.world.store.events(kind="replica.*", since=self.record.started)
-        ours = {event.subject for event in events if event.data.get("pool") == self.new.name}
+        new = (self.new.name, self.new.release)
+        ours = {e.subject for e in events if (e.data.get("pool"), e.data.get("release")) == new}
         return [event for event in events if event.kind == "replica.died" and event.subject in ours]
 
     def check_new_replicas(self) -> None:
@@ -203,7 +246,7 @@ class Rollout:
         grace = self.world.settings.grace_seconds
 
         def gone() -> bool:
-            return sum(r.pool == pool.name for r in self.world.store.all(Replica)) <= left
+            return sum(of(r, pool) for r in self.world.store.all(Replica)) <= left
 
         try:
             until(gone, "the old to finish what is in flight", seconds=grace + 5, every_seconds=0.01)
@@ -241,11 +284,18 @@ class Rollout:
             self.world.control.wait_settled(HEALTH_SECONDS)
 
 
+def of(replica: Replica, pool: Pool) -> bool:
+    """Whether a replica is one of a pool at that pool's release: a pool may be changing its release."""
+    return (replica.pool, replica.release) == (pool.name, pool.release)
+
+
 def unwell(replica: Replica) -> str:
     """What a replica's own health checks say against it; nothing when all is well, or it still starts.
 
     The proxy asks only whether it is ready; that it calls itself alive counts as well before it gets traffic.
     """
+    if not replica.port:
+        return ""
     for path in ("/healthz", "/readyz"):
         try:
             with urllib.request.urlopen(f"http://{replica.host}:{replica.port}{path}", timeout=1):

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import re
-import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
-from importlib import import_module
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 from uuid import uuid4
 
@@ -38,101 +32,41 @@ class Answer:
     next_step: str = ""
 
 
+Seen = tuple[bool, str, str]  # whether it answered as it should, what was sent, what came back
+
+
 def try_service(world: World, service: Service) -> Answer:
     """Talk to one service of the platform, for real, within SECONDS."""
-    by_name: dict[str, Callable[[World, Service], Answer]] = {
-        "database": _database,
+    by_name: dict[str, Callable[[World, Service], Seen]] = {
+        "database": lambda world, _: (True, *world.engine.ask_database()),  # asked where it runs, read-only
         "configuration": _configuration,
         "logs": _logs,
     }
-    try:
-        return by_name.get(service.name, _http)(world, service)
-    except (LabError, OSError, sqlite3.Error) as error:
-        return Answer(service.name, False, service.example, str(error), next_step=BRING_UP)
-
-
-def _database(world: World, service: Service) -> Answer:
-    """Production's database, read-only; a scratch one where there is none yet."""
-    url = world.engine.database_url()
-    file = Path(url.removeprefix("sqlite:///"))
-    if not url.startswith("sqlite:///"):
-        return _postgresql(service, url)
-    if file.is_file():
-        return _sqlite(service, file, "?mode=ro", f"DATABASE_URL={url}")
-    with TemporaryDirectory(prefix="devops-lab-") as folder:
-        scratch = Path(folder, "scratch.db")
-        return _sqlite(
-            service, scratch, "", f"DATABASE_URL=sqlite:///{scratch} (a scratch one, removed after this)"
-        )
-
-
-def _sqlite(service: Service, file: Path, mode: str, where: str) -> Answer:
     started = time.perf_counter()
-    with closing(sqlite3.connect(file.resolve().as_uri() + mode, uri=True, timeout=SECONDS)) as db:
-        one, version = db.execute("select 1, sqlite_version()").fetchone()
-        tables = [
-            name
-            for (name,) in db.execute("select name from sqlite_master where type = 'table' order by name")
-        ]
+    try:
+        ok, sent, received = by_name.get(service.name, _http)(world, service)
+    except (LabError, OSError) as error:
+        ok, sent, received = False, service.example, str(error)
     seconds = time.perf_counter() - started
-    sent = f"{where}: select 1, sqlite_version()"
-    return Answer(
-        service.name, True, sent, f"{one}, SQLite {version}; tables: {', '.join(tables) or 'none'}", seconds
-    )
+    return Answer(service.name, ok, sent, received, seconds, "" if ok else BRING_UP)
 
 
-def _postgresql(service: Service, url: str) -> Answer:
-    try:
-        psycopg: Any = import_module("psycopg")
-    except ImportError:
-        return Answer(
-            service.name, False, masked("DATABASE_URL", url), "The driver psycopg is not installed here.",
-            next_step="pip install 'psycopg[binary]'",
-        )  # fmt: skip
-    started = time.perf_counter()
-    try:
-        with psycopg.connect(url, connect_timeout=int(SECONDS)) as db:
-            row = db.execute("select 1, version()").fetchone()
-    except psycopg.Error as error:
-        return Answer(
-            service.name, False, masked("DATABASE_URL", url), str(error), next_step="Start the database."
-        )
-    sent = f"{masked('DATABASE_URL', url)}: select 1, version()"
-    return Answer(service.name, True, sent, str(row), time.perf_counter() - started)
-
-
-def _http(world: World, service: Service) -> Answer:
+def _http(world: World, service: Service) -> Seen:
     """One GET through the proxy, as a customer sends it."""
     path = service.path or "/"
     if not world.control.alive():
-        return Answer(service.name, False, f"GET {path}", "Production is not up.", next_step=BRING_UP)
-    url = world.control.url().rstrip("/") + path
-    headers = {"X-Request-Id": f"try-{uuid4().hex[:12]}"}
-    sent = f"GET {url}\nX-Request-Id: {headers['X-Request-Id']}"
-    started = time.perf_counter()
+        return False, f"GET {path}", "Production is not up."
+    url, request_id = world.control.url().rstrip("/") + path, f"try-{uuid4().hex[:12]}"
+    sent = f"GET {url}\nX-Request-Id: {request_id}"
     try:
-        with urlopen(Request(url, headers=headers), timeout=SECONDS) as response:
-            status, body, release = (
-                response.status,
-                response.read(200_000),
-                response.headers.get("X-Release", ""),
-            )
+        with urlopen(Request(url, headers={"X-Request-Id": request_id}), timeout=SECONDS) as response:
+            head = f"{response.status} X-Release: {response.headers.get('X-Release', '')}"
+            return True, sent, f"{head}\n{_shown(response.read(200_000).decode(errors='replace'))}"
     except HTTPError as error:
         with error:
-            words = f"{error.code} {error.reason}\n{error.read(500).decode(errors='replace')}"
-        return Answer(service.name, False, sent, words, time.perf_counter() - started, BRING_UP)
-    except (URLError, OSError) as error:
-        return Answer(
-            service.name, False, sent, f"no answer: {error}", time.perf_counter() - started, BRING_UP
-        )
-    seconds = time.perf_counter() - started
-    return Answer(
-        service.name,
-        True,
-        sent,
-        f"{status} X-Release: {release}\n{_shown(body.decode(errors='replace'))}",
-        seconds,
-    )
+            return False, sent, f"{error.code} {error.reason}\n{error.read(500).decode(errors='replace')}"
+    except OSError as error:
+        return False, sent, f"no answer: {error}"
 
 
 def _shown(body: str) -> str:
@@ -141,42 +75,25 @@ def _shown(body: str) -> str:
     return "\n".join(own[:8]) if own else body[:400]
 
 
-def _configuration(world: World, service: Service) -> Answer:
-    """The environment of a replica that runs now, as its process has it."""
-    import psutil
-
-    replica = next((r for r in world.store.all(Replica) if r.state == "healthy" and r.pid), None)
+def _configuration(world: World, service: Service) -> Seen:
+    """The environment of a replica that runs now, as it really has it."""
+    replica = next((r for r in world.store.all(Replica) if r.state == "healthy"), None)
     if replica is None:
-        return Answer(
-            service.name, False, "environment of a replica", "No replica is running.", next_step=BRING_UP
-        )
-    started = time.perf_counter()
-    try:
-        found = psutil.Process(replica.pid).environ()
-    except psutil.Error as error:
-        return Answer(service.name, False, f"environment of {replica.id}", str(error), next_step=BRING_UP)
-    ours = {
-        name: value for name, value in found.items() if name.startswith("BENTO_") or name == "DATABASE_URL"
-    }
-    text = "\n".join(masked(name, value) for name, value in sorted(ours.items()))
-    text = text.replace(str(world.root.resolve()), f"…/{world.root.name}")
-    sent = f"environment of replica {replica.id}, process {replica.pid}"
-    return Answer(
-        service.name, bool(ours), sent, text or "none of the shop's variables", time.perf_counter() - started
-    )
+        return False, "environment of a replica", "No replica is running."
+    found = sorted(world.engine.environment(replica).items())
+    ours = [masked(*pair) for pair in found if pair[0].startswith("BENTO_") or pair[0] == "DATABASE_URL"]
+    text = "\n".join(ours).replace(str(world.root.resolve()), f"…/{world.root.name}")
+    where = f"process {replica.pid}" if replica.pid else f"container {replica.handle[:12]}"
+    sent = f"environment of replica {replica.id}, {where}"
+    return bool(ours), sent, text or "none of the shop's variables"
 
 
-def _logs(world: World, service: Service) -> Answer:
-    started = time.perf_counter()
-    lines = world.store.logs(limit=1)
-    seconds = time.perf_counter() - started
+def _logs(world: World, service: Service) -> Seen:
     sent = "the newest log line in the lab's store"
-    if not lines:
-        return Answer(service.name, False, sent, "No replica has logged anything yet.", seconds, BRING_UP)
-    line = lines[0]
-    text = f"{line.level} {line.message} release={line.release} replica={line.replica}"
-    text += f" request_id={line.request_id}"
-    return Answer(service.name, True, sent, text, seconds)
+    for line in world.store.logs(limit=1):
+        who = f"release={line.release} replica={line.replica} request_id={line.request_id}"
+        return True, sent, f"{line.level} {line.message} {who}"
+    return False, sent, "No replica has logged anything yet."
 
 
 def masked(name: str, value: str) -> str:

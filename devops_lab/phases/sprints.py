@@ -29,10 +29,7 @@ def review_item(item: Item, platform: Platform) -> list[Finding]:
     option = item.alternatives[fits[0]] if fits else None
     proposal = f"{option.title} (effort {option.effort:g}, value {option.value:g})" if option else ""
     index = fits[0] if fits else -1
-    return [
-        Finding(item.id, text, "blocks" if kind == "blocks" else "risk", proposal, index)
-        for text, kind in problems
-    ]
+    return [Finding(item.id, text, kind, proposal, index) for text, kind in problems]
 
 
 def _too_much(needs: list[Need], platform: Platform) -> list[str]:
@@ -60,9 +57,8 @@ def by_wsjf(waiting: dict[str, Item], blocked: set[str], room: float) -> list[It
             bundle = {n: waiting[n] for n in _with_dependencies(name, waiting) if n not in chosen}
             effort = sum(item.effort for item in bundle.values())
             if not blocked & bundle.keys() and effort <= room - sum(item.effort for item in chosen.values()):
-                bundles.append(
-                    (sum(item.wsjf * item.effort for item in bundle.values()) / effort, name, bundle)
-                )
+                worth = sum(item.wsjf * item.effort for item in bundle.values())
+                bundles.append((worth / effort, name, bundle))
         if not bundles:
             return list(chosen.values())
         chosen |= max(bundles, key=lambda each: (each[0], each[1]))[2]
@@ -122,9 +118,8 @@ def monte_carlo(throughput: list[int], remaining: int, trials: int, seed: int) -
             sprints += 1
         needed[sprints] += 1
     shares = {sprints: needed[sprints] / trials for sprints in sorted(needed)}
-    return Forecast(
-        trials, throughput, remaining, shares, _percentile(shares, 0.50), _percentile(shares, 0.85)
-    )
+    p50, p85 = (_percentile(shares, share) for share in (0.50, 0.85))
+    return Forecast(trials, throughput, remaining, shares, p50, p85)
 
 
 def _percentile(shares: dict[int, float], share: float) -> int:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from devops_lab.phases.canary import compare, judge, served
+from devops_lab.phases.canary import compare, judge, problem, served
 from devops_lab.phases.rollout import Rollout
 from devops_lab.waits import pause
 
@@ -26,6 +26,9 @@ def first(go: Rollout) -> None:
 
 def rolling(go: Rollout) -> None:
     """One by one: one more of the new, then one less of the old; the traffic follows the healthy ones."""
+    if go.in_place:
+        roll_in_place(go)
+        return
     old, wanted = go.old, go.new.replicas
     assert old
     before = old
@@ -46,6 +49,17 @@ def rolling(go: Rollout) -> None:
             said.append(go.wait_gone(old, left))
         before = after
     go.want(go.new)
+
+
+def roll_in_place(go: Rollout) -> None:
+    """The cluster takes its pool along, one replica after the other, and goes back by itself if one fails."""
+    assert go.old
+    go.open_gate()
+    with go.step(f"the cluster replaces {go.old.replicas} by {go.new.replicas}, one by one") as said:
+        go.want(go.new)
+        said.append(go.wait_rolled())
+    with go.step("the last of the old finish") as said:
+        said.append(go.wait_gone(go.old))
 
 
 def blue_green(go: Rollout) -> None:
@@ -71,7 +85,7 @@ def canary(go: Rollout, shares: Sequence[int]) -> None:
     for share in shares:
         with go.step(f"canary takes {share} %") as said:
             go.want(replace(lone, weight=share), replace(go.old, weight=100 - share))
-            said.append(compare(go, share, go.world.settings.seconds(1.0, 5.0)))
+            said.append(compare(go, share, go.world.settings.seconds(1.0, 5.0), len(shares)))
     with go.step(f"start the other {go.new.replicas - 1}") as said:
         share = shares[-1]
         go.want(replace(go.new, weight=share), replace(go.old, weight=100 - share))
@@ -82,6 +96,9 @@ def canary(go: Rollout, shares: Sequence[int]) -> None:
 
 def rollback(go: Rollout) -> None:
     """The previous version starts again from its prepared environment and takes over in one switch."""
+    if go.in_place:
+        roll_in_place(go)
+        return
     with go.step(f"start {go.new.replicas} of {go.new.release} again") as said:
         go.want(replace(go.new, weight=0), go.old)
         said.append(go.wait_healthy(go.new, go.new.replicas))
@@ -102,11 +119,11 @@ def prove(go: Rollout, seconds: float) -> str:
     began = time.time()
     pause(seconds)
     go.check_new_replicas()
-    new = served(go.world.store, go.new.release, began)
-    stable = served(go.world.store, go.old.release, go.record.started, began)
-    if problem := judge(new, stable):
-        raise go.refused(f"{go.new.release} did not prove itself: {problem}.")
-    return f"{go.new.release}: {new}"
+    new = served(go.world.store, began).get(go.new.release, [])
+    stable = served(go.world.store, go.record.started, began).get(go.old.release, [])
+    if worse := problem(judge(new, stable)):
+        raise go.refused(f"{go.new.release} did not prove itself: {worse}.")
+    return f"{len(new)} requests of {go.new.release}, as good as before"
 
 
 def drain(go: Rollout) -> None:

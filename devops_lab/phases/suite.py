@@ -64,9 +64,7 @@ def run_suite(
         seconds = time.perf_counter() - began
         cases = read_junit(here / "report.xml")
         if not cases:
-            raise LabError(
-                f"The suite did not run:\n{said[-TAIL:]}", next_step="Mend the tests, then try again."
-            )
+            raise LabError(f"The suite did not run:\n{said[-TAIL:]}", next_step="Mend the tests.")
         percent = read_coverage(here) if coverage else 0.0
         for name in ("report.xml", "coverage.json"):
             if (here / name).exists():
@@ -98,11 +96,8 @@ def _pytest(command: list[str], folder: Path, lab: Path, limit: float, on_case: 
             if on_case and (found := VERDICT.match(line)):
                 now = time.monotonic()
                 outcome = cast(Any, found["outcome"].lower())
-                on_case(
-                    Case(
-                        f"{found['file']}::{found['name']}", found["file"].split("/")[0], outcome, now - last
-                    )
-                )
+                name, where = f"{found['file']}::{found['name']}", found["file"].split("/")[0]
+                on_case(Case(name, where, outcome, now - last))
                 last = now
         process.wait()
     finally:

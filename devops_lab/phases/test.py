@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from devops_lab import shop
 from devops_lab.errors import BadInput, BuildFailed
 from devops_lab.git import git, identity
 from devops_lab.model import Artifact, Bug, TestReport
@@ -142,8 +143,6 @@ class Test:
                 kept by main's commit.
             on_bug: called with each result, known ones first.
         """
-        from devops_lab import shop
-
         base = git(self.world.shop, "rev-parse", "main")
         faults = [c.id for c in shop.changes() if c.notebook == NOTEBOOK and c.kind == "fault"]
         wanted = list(changes) if changes is not None else faults
@@ -158,16 +157,14 @@ class Test:
             for done in [pool.submit(one, change) for change in wanted]:
                 done.result()
         caught = sum(bug.caught for bug in found.values())
-        verdict = f"{caught} of {len(found)} planted bugs caught"
-        self.world.store.event(
-            "test", "test.planted", f"commit:{base}", verdict, who=self.world.settings.learner
-        )
+        verdict, who = f"{caught} of {len(found)} planted bugs caught", self.world.settings.learner
+        self.world.store.event("test", "test.planted", f"commit:{base}", verdict, who=who)
         return [found[change] for change in wanted]
 
     def _known(self, base: str, change: str) -> Bug:
         """A planted bug's result, from the store where main has not moved since."""
         known = self.world.store.get(Planted, f"{base}:{change}")
-        bug = known.bug if known else self._plant(base, change, [change])
+        bug = known.bug if known else self.plant(change, base=base)
         self.world.store.put(Planted(base, bug))
         return bug
 
@@ -178,57 +175,45 @@ class Test:
             change: the id of the fault.
             test: the id of a change whose tests are added (its fix), or the text of a test module.
         """
-        from devops_lab import shop
-
         base = git(self.world.shop, "rev-parse", "main")
-        before = self._known(base, change)
-        if test in {c.id for c in shop.changes()}:
-            return before, self._plant(base, change, [change, test], tests_only=True)
-        return before, self._plant(base, change, [change], new_test=test)
+        is_change = test in {c.id for c in shop.changes()}
+        new = {"tests_of": test} if is_change else {"new_test": test}
+        return self._known(base, change), self.plant(change, base=base, **new)
 
-    def _plant(
-        self, base: str, name: str, changes: list[str], *, tests_only: bool = False, new_test: str = ""
-    ) -> Bug:
-        """Build and test main with some changes, in a lab of its own that is removed afterwards.
+    def plant(self, change: str = "", *, base: str = "main", tests_of: str = "", new_test: str = "") -> Bug:
+        """Build and test main with a change, in a lab of its own that is removed afterwards.
 
-        With `tests_only`, the last change brings its tests alone.
+        Args:
+            change: the id of a prepared change; "" leaves main as it is.
+            tests_of: the id of a change that brings its tests alone, on top.
+            new_test: the text of one more test module.
         """
-        from devops_lab import shop
-
         self.world.work.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.world.work, prefix="planted-") as folder:
             root = Path(folder)
             scratch = World(root, self.world.settings, Store(root / "lab.db"))
-            git(
-                root,
-                "clone",
-                "--quiet",
-                "--shared",
-                "--branch",
-                "main",
-                str(self.world.shop),
-                str(scratch.shop),
-            )
-            git(scratch.shop, "checkout", "--quiet", "-B", "main", base)
-            for change in changes:
-                faulty = git(scratch.shop, "rev-parse", "HEAD")
-                shop.apply_change(scratch.shop, change)
-            if tests_only:
-                fixed = git(scratch.shop, "rev-parse", "HEAD")
-                git(scratch.shop, "reset", "--quiet", "--hard", faulty)
-                git(scratch.shop, "checkout", "--quiet", fixed, "--", "tests")
+            clone = scratch.shop
+            git(root, "clone", "--quiet", "--shared", "--no-checkout", str(self.world.shop), str(clone))
+            git(clone, "checkout", "--quiet", "-B", "main", git(self.world.shop, "rev-parse", base))
+            if change:
+                shop.apply_change(clone, change)
+            if tests_of:
+                faulty = git(clone, "rev-parse", "HEAD")
+                fixed = shop.apply_change(clone, tests_of)
+                git(clone, "reset", "--quiet", "--hard", faulty)
+                git(clone, "checkout", "--quiet", fixed, "--", "tests")
             if new_test:
-                (scratch.shop / "tests/unit/test_new.py").write_text(new_test, encoding="utf-8")
-            if tests_only or new_test:
-                git(scratch.shop, "add", "tests")
-                git(scratch.shop, "commit", "--quiet", "-m", "test: a new test", env=identity("learner"))
+                (clone / "tests/unit/test_new.py").write_text(new_test, encoding="utf-8")
+            if tests_of or new_test:
+                git(clone, "add", "tests")
+                git(clone, "commit", "--quiet", "-m", "test: a new test", env=identity("learner"))
             try:
                 artifact = Build(scratch).run("HEAD")
             except BuildFailed as error:
-                return Bug(name, True, [error.wrong.splitlines()[0]], ["build"])
+                return Bug(change, True, [error.wrong.splitlines()[0]], ["build"])
             finally:
                 scratch.store.close()
             limit = self.bars.seconds * 2
             suite = run_suite(scratch, artifact, root / "test", self.world.root, limit, coverage=False)
         red = [c for c in suite.cases if c.outcome in ("failed", "error")]
-        return Bug(name, bool(red), [c.name for c in red], sorted({c.suite for c in red}))
+        return Bug(change, bool(red), [c.name for c in red], sorted({c.suite for c in red}))

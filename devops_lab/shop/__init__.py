@@ -28,7 +28,8 @@ class Change:
     """One prepared piece of the developers' work: a commit that lies ready as a patch.
 
     `suite` is what the shop's own tests say about it: green, red, or none when it doesn't even build.
-    `after` names the change on which it builds (a fix on its fault), empty when it stands on main alone.
+    `after` names the change on which it builds (a fix on its fault), empty when it stands on main alone;
+    `instead` the fault in whose place it comes where the advice against that was taken.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Change:
     expect: str
     suite: Literal["green", "red", "none"] = "green"
     after: str = ""
+    instead: str = ""
 
 
 @cache

@@ -50,7 +50,8 @@ class Customers:
         self.unsaved: list[Outcome] = []
         self.accepted: dict[str, str] = {}  # order key -> order id
         self.uncertain: set[str] = set()  # keys of orders that were never answered well
-        self.lost = self.doubled = self.retried = 0
+        self.lost = self.doubled = self.retried = self.wrong = 0
+        self.prices: dict[int, int] = {}  # cents, as the menu said
         self.items: list[Any] = [1]
         self.words = ["rice"]
         self.sessions: list[Session] = []
@@ -73,18 +74,21 @@ class Customers:
 
     async def send_all(self, started: float, clock: float) -> None:
         flying: set[asyncio.Task[None]] = set()
-        for number, due in enumerate(arrivals(self.spec, self.rng)):
+        # Chance of their own for arrivals and for each request: the same seed brings the same customers,
+        # however long the answers take.
+        for number, due in enumerate(arrivals(self.spec, random.Random(self.spec.seed))):
             await self.sleep_until(started + due)
             if self.stopped.is_set():
                 break
             session, kind = self.next_request()
+            rng = random.Random(self.rng.random())
             run, name = self.spec.run, f"{self.spec.run}-{number}"
             outcome = Outcome(clock + due, kind, 0, 0.0, run=run, session=session.id, request_id=name)
             if len(flying) >= self.spec.max_in_flight:
                 # Waiting here would close the loop in silence; a customer who gets in nowhere is a failure.
                 self.keep(replace(outcome, error=f"{len(flying)} requests in flight already"), final=True)
                 continue
-            task = asyncio.create_task(self.serve(kind, session, outcome, started + due))
+            task = asyncio.create_task(self.serve(kind, session, outcome, started + due, rng))
             flying.add(task)
             task.add_done_callback(flying.discard)
         if flying:
@@ -111,20 +115,23 @@ class Customers:
         kind = "page" if first and self.spec.mix.get("page") else self.rng.choices(kinds, weights)[0]
         return session, "menu" if kind == "status" and not session.order_id else kind
 
-    async def serve(self, kind: str, session: Session, outcome: Outcome, due: float) -> None:
+    async def serve(
+        self, kind: str, session: Session, outcome: Outcome, due: float, rng: random.Random
+    ) -> None:
         """One request; an order answered with an error, or not at all, is sent again with the same key."""
         if kind != "order":
             paths = {
                 "page": ("/", "/"),
                 "menu": ("/api/menu", "/api/menu"),
-                "search": ("/api/search", f"/api/search?q={self.rng.choice(self.words)}"),
+                "search": ("/api/search", f"/api/search?q={rng.choice(self.words)}"),
                 "status": ("/api/orders/{id}", f"/api/orders/{session.order_id}"),
             }
             endpoint, path = paths[kind]
             answer, _ = await self.ask("GET", path, replace(outcome, endpoint=endpoint), due)
             return self.keep(answer, final=True)
         key = outcome.request_id
-        lines = [{"item": self.rng.choice(self.items), "quantity": self.rng.randint(1, 3)}]
+        wanted = rng.sample(self.items, rng.randint(1, min(3, len(self.items))))
+        lines = [{"item": item, "quantity": rng.randint(1, 3)} for item in wanted]
         body = {"lines": lines, "customer": session.id}
         outcome = replace(outcome, endpoint="/api/orders", order_key=key)
         self.uncertain.add(key)
@@ -136,12 +143,18 @@ class Customers:
             if good:
                 session.order_id = str(order.get("id", ""))
                 self.accepted[key] = session.order_id
+                self.check_bill(order, lines)
                 self.uncertain.discard(key)
             if final:
                 return None
             self.retried += 1
             await asyncio.sleep(0.05 * 2**attempt)  # back off: don't trample a shop that is down
         return None
+
+    def check_bill(self, order: dict[str, Any], lines: list[dict[str, Any]]) -> None:
+        """Customers add up what they ordered; a menu without prices says nothing."""
+        if self.prices and "total_cents" in order:
+            self.wrong += order["total_cents"] != sum(self.prices[x["item"]] * x["quantity"] for x in lines)
 
     async def ask(
         self, method: str, path: str, outcome: Outcome, due: float, body: dict[str, Any] | None = None
@@ -175,6 +188,7 @@ class Customers:
             async with self.http.get(self.base + "/api/menu", allow_redirects=False) as answer:
                 items = msgspec.json.decode(await answer.read())["items"]
             self.items = [item["id"] for item in items] or self.items
+            self.prices = {item["id"]: item["price_cents"] for item in items if "price_cents" in item}
             words = {word.lower() for item in items for word in str(item["name"]).split() if word.isalpha()}
             self.words = sorted(words) or self.words
         except Exception as problem:
@@ -237,6 +251,7 @@ class Customers:
             orders_lost=self.lost,
             orders_doubled=self.doubled,
             orders_retried=self.retried,
+            orders_wrong=self.wrong,
             by_endpoint={name: endpoint_figures(rows) for name, rows in sorted(ends.items())},
             by_release=dict(sorted(releases.items())),
         )

@@ -51,6 +51,7 @@ class Envoy:
         self._child: subprocess.Popen[bytes] | None = None
         self._written: dict[str, str] = {}
         self._clusters: list[str] = []
+        self.detours: dict[Address, Address] = {}  # a replica's address -> where it is reached instead
         self.port = self.admin_port = self.pid = 0
         self.created = 0.0
         self.adopt()
@@ -97,6 +98,14 @@ class Envoy:
             p for p in processes_of(self.owner) if is_envoy(p)
         ]  # of an agent that died while starting it
         end([(p.pid, p.create_time()) for p in strays], 1.0)
+        had = [port for port in (self.port, self.admin_port) if port]
+        with suppress(TimedOut):  # one that was killed closes its ports a moment after it is gone
+            until(
+                lambda: all(free_port(port) == port for port in had),
+                "its ports",
+                seconds=1,
+                every_seconds=0.002,
+            )
         for _ in range(3):  # a port that was free a moment ago may be taken
             self.port, self.admin_port = free_port(self.port), free_port(self.admin_port)
             self._launch(program)
@@ -170,6 +179,8 @@ class Envoy:
             draining: addresses that finish what is in flight and get nothing new.
         """
         pools = sorted(endpoints)
+        endpoints = {pool: [self.detours.get(a, a) for a in found] for pool, found in endpoints.items()}
+        draining = {self.detours.get(address, address) for address in draining}
         used = {pool: weight for pool, weight in weights.items() if weight > 0 and pool in endpoints}
         loads = {pool: envoy_files.load(pool, endpoints[pool], draining) for pool in pools}
         for pool in pools:  # what traffic goes to must be there before the routes…
@@ -217,6 +228,7 @@ class Envoy:
             OSError: Envoy does not answer.
         """
         found: dict[Address, dict[str, Any]] = {}
+        straight = {via: address for address, via in self.detours.items()}
         for cluster in self.admin_json("/clusters?format=json").get("cluster_statuses", []):
             if pool and cluster["name"] != pool:
                 continue
@@ -225,7 +237,8 @@ class Envoy:
                 flags = dict(host.get("health_status", {}))
                 told = flags.pop("eds_health_status", "HEALTHY")
                 stats = {stat["name"]: int(stat.get("value", 0)) for stat in host.get("stats", [])}
-                found[where["address"], where["port_value"]] = {
+                address = where["address"], where["port_value"]
+                found[straight.get(address, address)] = {
                     "pool": cluster["name"],
                     "healthy": not any(flags.values()) and told in ("HEALTHY", "UNKNOWN"),
                     "draining": told == "DRAINING",

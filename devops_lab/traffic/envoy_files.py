@@ -5,6 +5,7 @@ The values are measured ones: with them rolling updates, scaling and crashes los
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -12,6 +13,8 @@ Json = dict[str, Any]
 TYPE = "type.googleapis.com/envoy"
 READ = "connect-failure,refused-stream,reset,gateway-error"
 WRITE = "connect-failure,refused-stream,reset-before-request"  # an order may have arrived
+# TCP_USER_TIMEOUT: a machine that lost its power resets no connection; what is in flight would wait for long.
+UNHEARD = {"level": 6, "name": 18, "int_value": 2000, "state": "STATE_PREBIND"}  # milliseconds
 ACCESS_LOG = {
     "t": "%START_TIME%",
     "method": "%REQ(:METHOD)%",
@@ -138,6 +141,7 @@ def cluster(pool: str) -> Json:
         "lb_policy": "LEAST_REQUEST",
         "eds_cluster_config": {"service_name": pool, "eds_config": source},
         "ignore_health_on_host_removal": True,
+        **({"upstream_bind_config": {"socket_options": [UNHEARD]}} if sys.platform == "linux" else {}),
         "common_lb_config": {
             # When no replica passes its check, who is only slow is still tried: better than a certain 503.
             "healthy_panic_threshold": {"value": 1},

@@ -19,6 +19,8 @@ import msgspec
 
 from devops_lab.errors import BadInput, LabError
 from devops_lab.model import LoadSummary, Outcome
+from devops_lab.model import failed as failed
+from devops_lab.model import percentile as percentile
 from devops_lab.processes import OWNER, clean_environment
 from devops_lab.store import Store
 from devops_lab.waits import until
@@ -123,17 +125,6 @@ def arrivals(spec: LoadSpec, rng: random.Random) -> Iterator[float]:
         if area >= due - 1e-9:
             yield second
             area, due = 0.0, 1.0 if spec.even else rng.expovariate(1.0)
-
-
-def percentile(values: list[float], share: float) -> float:
-    """The smallest value that `share` (0..1) of the values do not exceed (nearest rank); 0 for none."""
-    ordered = sorted(values)
-    return ordered[max(0, -(-len(ordered) * round(share * 1000) // 1000) - 1)] if ordered else 0.0
-
-
-def failed(outcome: Outcome) -> bool:
-    """Whether a customer did not get what they asked for: no answer, an error, or a way out of the lab."""
-    return not 200 <= outcome.status < 300
 
 
 def endpoint_figures(rows: list[Outcome]) -> dict[str, float]:

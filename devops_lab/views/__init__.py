@@ -3,7 +3,10 @@
 Every view returns a `Picture`; matplotlib and ipywidgets are loaded when the first one needs them.
 """
 
-from devops_lab.views.customers import rollout, traffic
+from devops_lab.views.budget import budget
+from devops_lab.views.comparing import canary, loops, race
+from devops_lab.views.customers import rollout
+from devops_lab.views.imaging import image, image_log
 from devops_lab.views.making import (
     before_after,
     build,
@@ -32,12 +35,13 @@ from devops_lab.views.running import (
     value_clock,
 )
 from devops_lab.views.screen import button, form, frame, live, mode, show, watching
-from devops_lab.views.telling import alerts, complaints, deployments, doctor, inbox, logs
+from devops_lab.views.telling import alerts, complaints, deployments, doctor, inbox, logs, post_mortem
 
 __all__ = [
-    "Picture", "alerts", "before_after", "board", "build", "build_steps", "button", "checks", "complaints",
-    "deployments", "diff", "doctor", "endpoints", "forecast", "form", "frame", "golden_signals", "inbox",
-    "lifecycle", "live", "logs", "matrix", "memory", "mode", "modes", "pipeline", "profile", "registry",
-    "replicas", "rollout", "rollout_steps", "scaling", "scorers", "services", "show", "test_progress",
-    "tests", "traffic", "trail", "value_clock", "watching",
+    "Picture", "alerts", "before_after", "board", "budget", "build", "build_steps", "button", "canary",
+    "checks", "complaints", "deployments", "diff", "doctor", "endpoints", "forecast", "form", "frame",
+    "golden_signals", "image", "image_log", "inbox", "lifecycle", "live", "logs", "loops", "matrix",
+    "memory", "mode", "modes", "pipeline", "post_mortem", "profile", "race", "registry", "replicas",
+    "rollout", "rollout_steps", "scaling", "scorers", "services", "show", "test_progress", "tests",
+    "trail", "value_clock", "watching",
 ]  # fmt: skip

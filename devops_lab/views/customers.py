@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from devops_lab.model import Deployment, Outcome
+from devops_lab.model import Deployment, Outcome, failed, percentile
 from devops_lab.store import Store
 from devops_lab.views import style as look
 from devops_lab.views.picture import Picture
@@ -14,19 +14,8 @@ from devops_lab.views.picture import Picture
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Series = list[tuple[float, float]]
+MARGIN_SECONDS = 2.0  # shown before and after a rollout
 BINS = 60  # at most so many points on a time axis
-
-
-def failed(outcome: Outcome) -> bool:
-    """A request that a customer would call failed: no answer, or a server's error."""
-    return outcome.status == 0 or outcome.status >= 500
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """The value that `share` (0..1) of the values do not exceed (nearest rank); 0 when there are none."""
-    ordered = sorted(values)
-    return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else 0.0
 
 
 # ---- customers' requests over time
@@ -50,30 +39,23 @@ class Bins:
     def of_release(self, release: str) -> list[float]:
         return self.rate(lambda r: r.release == release)
 
-    def p95_ms(self) -> Series:
+    def p95_ms(self) -> list[tuple[float, float]]:
         """Per slice that has requests; a slice without any has no p95, not a zero."""
-        return [
-            (t, 1000 * percentile([r.seconds for r in part], 0.95))
-            for t, part in zip(self.t, self.slices, strict=True)
-            if part
-        ]
+        found = zip(self.t, self.slices, strict=True)
+        return [(t, 1000 * percentile([r.seconds for r in part], 0.95)) for t, part in found if part]
 
 
-def rollout(
-    store: Store, deployment: Deployment | None = None, *, run: str = "", margin_seconds: float = 2.0
-) -> Picture:
+def rollout(store: Store, deployment: Deployment | None = None) -> Picture:
     """How the traffic moved from the old release to the new one, with the steps and any failed request.
 
     Args:
         deployment: the newest one when not given.
-        run: only the customers of this load run.
-        margin_seconds: shown before and after.
     """
     found = deployment or store.last(Deployment)
     if found is None:
         return look.nothing("the rollout")
-    start, end = found.started - margin_seconds, (found.ended or time.time()) + margin_seconds
-    requests = store.requests(run=run, since=start, until=end)
+    start, end = found.started - MARGIN_SECONDS, (found.ended or time.time()) + MARGIN_SECONDS
+    requests = store.requests(since=start, until=end)
     bins = Bins(requests, start, end)
     fig, (ax,) = look.figure(height=3.6)
     _shares(ax, bins)
@@ -126,32 +108,3 @@ def _step_bands(ax: Axes, deployment: Deployment, start: float) -> None:
             ax.annotate(
                 word, (when - start, 101), ha="center", va="bottom", fontsize=9, annotation_clip=False
             )
-
-
-def traffic(store: Store, since: float, *, run: str = "", until: float = 0.0) -> Picture:
-    """Requests a second by release, failed ones, and the p95 that customers saw."""
-    requests = store.requests(run=run, since=since, until=until or 1e12)
-    if not requests:
-        return look.nothing("customers' requests")
-    start, end = requests[0].t, requests[-1].t
-    bins = Bins(requests, start, end)
-    fig, (top, low) = look.figure(2, 1, height=4.0, sharex=True, height_ratios=(3, 2))
-    for number, release in enumerate(bins.releases):
-        colour, dash = look.SERIES[number % len(look.SERIES)], look.DASHES[number % 4]
-        top.plot(bins.t, bins.of_release(release), dash, color=colour, linewidth=2, label=release)
-    bad = sum(map(failed, requests))
-    points = [(t, rate) for t, rate in zip(bins.t, bins.rate(failed), strict=True) if rate]
-    if points:
-        top.plot(
-            *zip(*points, strict=True), "x", color=look.RED, markersize=7, mew=2, label=f"✘ failed ({bad})"
-        )
-    top.set_ylim(0, max(1.0, top.get_ylim()[1] * 1.2))
-    look.label(top, "", y="requests/s")
-    look.legend(top)
-    low.plot(*zip(*bins.p95_ms(), strict=True), color=look.BLUE, linewidth=1.6)
-    low.set_ylim(0, None)
-    look.label(low, "", "seconds since the first request", "p95, ms")
-    p95 = percentile([r.seconds for r in requests], 0.95)
-    by_release = ", ".join(f"{sum(r.release == v for r in requests)} by {v}" for v in bins.releases)
-    caption = f"{len(requests)} requests ({by_release}), {bad} failed, p95 {look.seconds(p95)}."
-    return look.drawn(fig, caption, f"Requests a second and p95 over {end - start:.0f} s: {caption}")

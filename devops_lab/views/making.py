@@ -272,11 +272,11 @@ def registry(releases: Sequence[Release]) -> Picture:
         return look.nothing("the registry's versions")
     newest = sorted(releases, key=lambda release: -release.t)
     rows = [
-        (look.bold(r.version), r.tag, look.code(r.commit[:8]), look.digest(r.digest), look.size(r.bytes),
-         look.clock(r.t), r.sbom.rpartition("/")[2] or "–")
+        (look.bold(r.version), r.tag, look.code(r.commit[:8]), look.digest(r.digest), look.digest(r.image),
+         look.size(r.bytes), look.clock(r.t), r.sbom.rpartition("/")[2] or "–")
         for r in newest
     ]  # fmt: skip
-    heads = ("version", "git tag", "commit", "digest", "size", "released", "bill of materials")
+    heads = ("version", "git tag", "commit", "wheel", "image", "size", "released", "bill of materials")
     versions = ", ".join(r.version for r in newest)
     caption = f"{len(newest)} version(s), newest first: {versions}; none is ever overwritten."
     return look.page(caption, f"The registry holds {caption}", look.table(heads, rows))

@@ -49,7 +49,7 @@ def lifecycle(
     done = [phase for phase in (*PHASES, "repeat", "continuous") if phase in lit]
     caption = f"The DevOps loop: {len(done)} of 10 walked (✔); {sum(right.values())} exercises right."
     return look.drawn(
-        fig, caption, f"DevOps lifecycle as an infinity loop. Done: {', '.join(done) or 'nothing yet'}."
+        fig, caption, f"DevOps lifecycle as an infinity loop. Done: {', '.join(done) or 'nothing'}."
     )
 
 
@@ -67,9 +67,8 @@ def _on_loop(angle: float) -> tuple[float, float]:
 
 def _draw_loop(ax: Axes, lit: set[str]) -> None:
     for index, phase in enumerate(PHASES):
-        points = [_on_loop(_angle(index + step / 40)) for step in range(40)] + [
-            _on_loop(_angle(index + 0.9999))
-        ]
+        points = [_on_loop(_angle(index + step / 40)) for step in range(40)]
+        points.append(_on_loop(_angle(index + 0.9999)))
         colour = (look.BLUE if index < 4 else look.GREEN) if phase in lit else look.PALE
         ax.plot(*zip(*points, strict=True), color=colour, linewidth=7, solid_capstyle="butt", zorder=1)
 
@@ -90,7 +89,7 @@ def _node(ax: Axes, x: float, y: float, phase: str, done: bool, tally: str) -> N
 
 def _continuous(ax: Axes, done: bool, tally: str) -> None:
     words = (
-        f"{'✔' if done else '○'} Continuous: a push walks the loop by itself{f' ({tally})' if tally else ''}"
+        f"{'✔' if done else '○'} Continuous: a push walks the loop by itself {f'({tally})' if tally else ''}"
     )
     ax.text(0, -1.0, words, ha="center", va="bottom", fontsize=10, color="#00452f" if done else look.GREY)
 
@@ -110,16 +109,13 @@ def board(items: Sequence[Item], sprint: Sprint | None = None, findings: Sequenc
     now = [item for item in ready if item.id in chosen]
     rest = sorted((item for item in ready if item.id not in chosen), key=lambda item: -item.wsjf)
     done = [item for item in items if item.status == "done"][::-1]
-    room = (
-        f"Sprint {sprint.number}: {sprint.effort:g} of {sprint.capacity:g} points"
-        if sprint
-        else "Sprint: none yet"
-    )
+    room = "Sprint: none yet"
+    if sprint:
+        room = f"Sprint {sprint.number}: {sprint.effort:g} of {sprint.capacity:g} points"
     heads = (f"Backlog ({len(rest)}, highest WSJF first)", room, f"Done ({len(done)}, newest first)")
     columns = [_column(cards, findings) for cards in (rest, now, done)]
-    cells = "".join(
-        f'<td style="{look.CELL};width:33%;background:#f6f7f8">{column}</td>' for column in columns
-    )
+    style = f"{look.CELL};width:33%;background:#f6f7f8"
+    cells = "".join(f'<td style="{style}">{column}</td>' for column in columns)
     top = "".join(f'<th style="{look.HEAD}">{look.safe(head)}</th>' for head in heads)
     html = f'<table style="border-collapse:collapse;width:100%"><tr>{top}</tr><tr>{cells}</tr></table>'
     warned = sorted({f"{f.item} ({f.severity})" for f in findings})
@@ -151,9 +147,7 @@ def _card(item: Item, findings: Sequence[Finding]) -> str:
     figures = f"effort {item.effort:g} · value {item.value:g} · WSJF {item.wsjf:.1f}"
     title = look.Html(f"<b>{look.safe(item.id)}</b> {look.safe(item.title)}")
     waits = f"after {', '.join(item.depends_on)}" if item.depends_on and item.status == "ready" else ""
-    style = (
-        f"{look.INK};border:1px solid #b8b8b8;border-radius:5px;padding:5px 8px;margin:4px 0;font-size:13px"
-    )
+    style = f"{look.INK};border:1px solid #b8b8b8;border-radius:5px;padding:5px 8px;margin:4px;font-size:13px"
     return f'<div style="{style}">{look.lines(title, f"{item.kind} · {figures}", waits, *advice)}</div>'
 
 
@@ -166,10 +160,8 @@ def forecast(outlook: Forecast) -> Picture:
     counts = sorted(outlook.sprints)
     shares = [100 * outlook.sprints[count] for count in counts]
     ax.bar(counts, shares, color=look.SKY, width=0.8)
-    for value, name, colour, dash in (
-        (outlook.p50, "p50", look.BLUE, "-"),
-        (outlook.p85, "p85", look.ORANGE, "--"),
-    ):
+    marks = (outlook.p50, "p50", look.BLUE, "-"), (outlook.p85, "p85", look.ORANGE, "--")
+    for value, name, colour, dash in marks:
         text = f"{name}: within {value} sprints"
         ax.axvline(value + 0.4, color=colour, linestyle=dash, linewidth=2, label=text)
     ax.set_xticks(counts if len(counts) < 20 else counts[:: len(counts) // 10])
@@ -192,13 +184,7 @@ def forecast(outlook: Forecast) -> Picture:
 # name, the phases it ends with here, the industry's first and last phase, the industry's meaning
 MODES_TEXT = (
     ("Delivery", "test", "code", "release", "every change ends as a release that could go out at any time"),
-    (
-        "Integration",
-        "release",
-        "code",
-        "test",
-        "everybody merges into main often; each merge is built and tested",
-    ),
+    ("Integration", "release", "code", "test", "all merge into main often; each merge is built and tested"),
     ("Deployment", "monitor", "code", "monitor", "every change that passes goes to production by itself"),
 )
 

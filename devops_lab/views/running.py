@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from devops_lab.model import Event, Replica
 from devops_lab.store import Store
@@ -21,20 +21,18 @@ MARKED = (  # kinds that explain a signal
     "alert.firing", "alert.resolved", "operate.scaled",
 )  # fmt: skip
 SECONDS = "seconds since the start"
+PANELS = {"left": 0.055, "right": 0.985, "top": 0.93, "bottom": 0.1, "hspace": 0.25, "wspace": 0.14}
 Series = list[tuple[float, float]]
 Window = tuple[float, float]  # since, until
-How = Callable[[Iterable[float]], float]
 STATE = {"healthy": "good", "starting": "info", "draining": "warn", "unhealthy": "bad", "dead": "bad"}
 
 
 # ---- the store's samples over time
-def gather(store: Store, metric: str, window: Window, how: How = sum, endpoint: str = "") -> Series:
+def gather(
+    store: Store, metric: str, window: Window, how: Literal["sum", "max"] = "sum", endpoint: str = ""
+) -> Series:
     """One line from the samples of all replicas: those of the same second are put together by `how`."""
-    of_second: dict[int, dict[str, float]] = defaultdict(dict)
-    for t, replica, _, of, value in store.samples(metric, since=window[0], until=window[1]):
-        if of == endpoint:
-            of_second[int(t)][replica] = value
-    return [(t - window[0], how(values.values())) for t, values in sorted(of_second.items())]
+    return [(t - window[0], value) for t, value in store.curve(metric, *window, endpoint, how)]
 
 
 def _line(ax: Axes, points: Series, name: str = "", **style: Any) -> None:
@@ -48,24 +46,22 @@ def _most(points: Series) -> float:
 
 
 def golden_signals(
-    store: Store, since: float, until: float = 0.0, events: Sequence[Event] | None = None, endpoint: str = ""
+    store: Store, since: float, until: float = 0.0, events: Sequence[Event] | None = None
 ) -> Picture:
     """The four golden signals (Google SRE book, chapter 6): latency, traffic, errors, saturation.
 
     Args:
         since, until: the window, POSIX seconds; until now when 0.
         events: to mark; by default the store's deployments, dead replicas and alerts in the window.
-        endpoint: only this one; all together when empty. Saturation is always the whole replica's.
     """
     window = (since, until or time.time())
-    waits = {name: gather(store, f"{name}_ms", window, max, endpoint) for name in ("p50", "p95", "p99")}
-    rate, errors = (
-        gather(store, f"{name}_per_second", window, sum, endpoint) for name in ("requests", "errors")
-    )
-    memory, cpu = (gather(store, name, window, max) for name in ("memory_bytes", "cpu_percent"))
+    waits = {name: gather(store, f"{name}_ms", window, "max") for name in ("p50", "p95", "p99")}
+    names = ("requests_per_second", "errors_per_second")
+    rate, errors = (gather(store, name, window) for name in names)
+    memory, cpu = (gather(store, name, window, "max") for name in ("memory_bytes", "cpu_percent"))
     if not any((*waits.values(), rate, errors, memory, cpu)):
         return look.nothing("the four golden signals", "No samples in this window.")
-    fig, axes = look.figure(2, 2, height=4.5, sharex=True)
+    fig, axes = look.figure(2, 2, height=4.5, margins=PANELS, sharex=True)
     for (name, points), colour, dash in zip(
         waits.items(), (look.SKY, look.BLUE, look.PURPLE), look.DASHES, strict=False
     ):
@@ -84,7 +80,7 @@ def golden_signals(
     _mark(axes, marks, since)
     lasts = {"p95 in ms": waits["p95"], "requests/s": rate, "errors/s": errors}
     now = "; ".join(f"{what} {points[-1][1]:.3g}" for what, points in lasts.items() if points)
-    caption = f"Golden signals{f' of {endpoint}' if endpoint else ''}, last values: {now or 'no traffic'}; "
+    caption = f"Golden signals, last values: {now or 'no traffic'}; "
     caption += f"peak memory {look.size(_most(memory))}."
     told = [(n, f"{e.t - since:.0f} s", f"{e.kind} {e.subject} {e.message}") for n, e in enumerate(marks, 1)]
     listed = look.table(("mark", "after", "event"), told) if told else ""
@@ -118,9 +114,7 @@ def memory(store: Store, since: float, until: float = 0.0) -> Picture:
     ax.set_ylim(0, max(_most(points) for points in lines.values()) * 1.2)
     look.label(ax, "", SECONDS, "memory, MB")
     look.legend(ax)
-    told = [
-        f"{replica} ({release}) {p[0][1]:.1f} to {p[-1][1]:.1f} MB" for (replica, release), p in lines.items()
-    ]
+    told = [f"{name} ({of}) {p[0][1]:.1f} to {p[-1][1]:.1f} MB" for (name, of), p in lines.items()]
     caption = f"Memory, first to last: {'; '.join(told[:4])}{'; …' if len(told) > 4 else ''}."
     return look.drawn(fig, caption, f"Memory of each replica: {'; '.join(told)}.")
 
@@ -128,8 +122,8 @@ def memory(store: Store, since: float, until: float = 0.0) -> Picture:
 def scaling(store: Store, since: float, until: float = 0.0) -> Picture:
     """Arrivals, replicas, waiting and cost on one time axis."""
     window = (since, until or time.time())
-    rate, counts = gather(store, "requests_per_second", window), gather(store, "replicas", window, max)
-    p95 = gather(store, "p95_ms", window, max)
+    rate, counts = gather(store, "requests_per_second", window), gather(store, "replicas", window, "max")
+    p95 = gather(store, "p95_ms", window, "max")
     if not rate and not counts:
         return look.nothing("the compressed day", "No samples in this window.")
     fig, (top, middle, low) = look.figure(3, 1, height=4.5, sharex=True)
@@ -141,7 +135,7 @@ def scaling(store: Store, since: float, until: float = 0.0) -> Picture:
     look.label(low, "Waiting, p95 in ms", SECONDS)
     for ax in (top, middle, low):
         ax.set_ylim(0, max(ax.get_ylim()[1] * 1.2, 1))
-    cost, least = _replica_seconds(counts), min((count for _, count in counts), default=0)
+    cost, least = replica_seconds(counts), min((count for _, count in counts), default=0)
     _draw_cost(middle, cost)
     caption = (
         f"Up to {_most(rate):.0f} requests/s on {least:.0f} to {_most(counts):.0f} "
@@ -150,7 +144,7 @@ def scaling(store: Store, since: float, until: float = 0.0) -> Picture:
     return look.drawn(fig, caption, "Scaling over time. " + caption)
 
 
-def _replica_seconds(replicas: Series) -> Series:
+def replica_seconds(replicas: Series) -> Series:
     """What the replicas cost up to each moment: each counted until the next sample."""
     total, found = 0.0, [(t, 0.0) for t, _ in replicas[:1]]
     for (t, count), (later, _) in pairwise(replicas):
@@ -228,13 +222,12 @@ def _ms(value: float | None) -> str:
 
 def _endpoint(row: Any) -> tuple[str, float, float, float | None, float | None, float | None]:
     """A row of the agent (a second, ms) or of the customers (counts, seconds), on the same scales."""
-    name, release = look.pick(row, "endpoint"), look.pick(row, "release")
-    if look.pick(row, "requests", default=None) is None:
-        waits = [look.pick(row, f"{share}_ms", default=None) for share in ("p50", "p95", "p99")]
-        return name, look.pick(row, "requests_per_second"), look.pick(row, "errors_per_second"), *waits
-    rate, share_failed = look.pick(row, "rate"), look.pick(row, "failed") / max(look.pick(row, "requests"), 1)
-    waits = [1000 * look.pick(row, share) for share in ("p50", "p95", "p99")]
-    return f"{name} ({release})" if release else name, rate, rate * share_failed, *waits
+    if not hasattr(row, "requests"):
+        rate, errors = row.requests_per_second, row.errors_per_second
+        return row.endpoint, rate, errors, row.p50_ms, row.p95_ms, row.p99_ms
+    errors = row.rate * row.failed / max(row.requests, 1)
+    name = f"{row.endpoint} ({row.release})" if row.release else row.endpoint
+    return name, row.rate, errors, 1000 * row.p50, 1000 * row.p95, 1000 * row.p99
 
 
 # ---- the profile of a replica
@@ -262,13 +255,13 @@ def profile(found: Any) -> Picture:
     return look.drawn(fig, caption, f"{caption} {told}.")
 
 
-def _icicle(ax: Axes, stacks: Mapping[tuple[str, ...], float], depth: int = 7) -> None:
+def _icicle(ax: Axes, stacks: Mapping[tuple[str, ...], float]) -> None:
     """Each frame as wide as its share of the samples; the outer frames that all stacks share are left out."""
     while stacks and len({key[:1] for key in stacks}) == 1 and all(len(key) > 1 for key in stacks):
         stacks = {key[1:]: count for key, count in stacks.items()}
     total = sum(stacks.values()) or 1
     level = [(0.0, stacks)]
-    for row in range(depth):
+    for row in range(7):
         deeper: list[tuple[float, Mapping[tuple[str, ...], float]]] = []
         for left, part in level:
             for name in dict.fromkeys(key[0] for key in part):

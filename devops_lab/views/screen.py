@@ -139,18 +139,16 @@ def form(label: str, function: Callable[..., Any], **options: Any) -> None:
     """
     kinds = (list, range, bool)
     controls = {name: value for name, value in options.items() if isinstance(value, kinds)}
-    _panel(
-        label, function, controls, {name: value for name, value in options.items() if name not in controls}
-    )
+    fixed = {name: value for name, value in options.items() if name not in controls}
+    _panel(label, function, controls, fixed)
 
 
 def _panel(label: str, function: Callable[..., Any], controls: dict[str, Any], fixed: dict[str, Any]) -> None:
     if not live():
         first = {n: v[0] if isinstance(v, (list, range)) else v for n, v in controls.items()}
         call = call_text(function, first | fixed)
-        other = "; ".join(
-            f"{n}: {', '.join(map(str, v))}" for n, v in controls.items() if isinstance(v, list)
-        )
+        menus = {n: v for n, v in controls.items() if isinstance(v, list)}
+        other = "; ".join(f"{n}: {', '.join(map(str, v))}" for n, v in menus.items())
         text = f"[{label}] is a button in a live notebook; above, the call behind it."
         show(page(text, f"{text} {call}{f' (choices: {other})' if other else ''}", _box("info", label, call)))
         return

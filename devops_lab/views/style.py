@@ -49,9 +49,7 @@ def safe(value: object) -> str:
 def badge(tone: str, text: str = "") -> Html:
     """A mark with a word on a quiet background."""
     mark, ink, ground = TONES[tone]
-    style = (
-        f"color:{ink};background:{ground};padding:1px 6px;border-radius:4px;font-size:12px;white-space:nowrap"
-    )
+    style = f"color:{ink};background:{ground};padding:1px 6px;border-radius:4px;font-size:12px"
     return Html(f'<span style="{style}">{mark} {escape(text)}</span>')
 
 
@@ -75,9 +73,8 @@ def code(text: object) -> Html:
 
 
 def pre(text: str) -> Html:
-    return Html(
-        f'<pre style="{INK};{MONO};padding:6px;border:1px solid #d0d0d0;overflow-x:auto">{safe(text)}</pre>'
-    )
+    style = f"{INK};{MONO};padding:6px;border:1px solid #d0d0d0;overflow-x:auto"
+    return Html(f'<pre style="{style}">{safe(text)}</pre>')
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> Html:
@@ -115,9 +112,8 @@ def checklist(rows: Iterable[Any], title: str, words: dict[bool | None, str]) ->
 def nothing(what: str, hint: str = "") -> Picture:
     """The picture of an empty lab: says what will stand here."""
     text = f"Nothing yet: {what}."
-    note = (
-        f'<div style="{INK};border:1px dashed #767676;padding:8px 12px">{escape(text)} {escape(hint)}</div>'
-    )
+    style = f"{INK};border:1px dashed #767676;padding:8px 12px"
+    note = f'<div style="{style}">{escape(text)} {escape(hint)}</div>'
     return Picture(f"{what[:1].upper()}{what[1:]} will show here.", f"{text} {hint}".strip(), html=note)
 
 
@@ -157,12 +153,27 @@ def pick(row: Any, name: str, index: int = 0, default: Any = "") -> Any:
 
 # ---- figures
 def figure(
-    rows: int = 1, columns: int = 1, *, height: float = 3.0, **options: Any
+    rows: int = 1,
+    columns: int = 1,
+    *,
+    height: float = 3.0,
+    margins: dict[str, float] | None = None,
+    **options: Any,
 ) -> tuple[Figure, list[Axes]]:
-    """A figure 8 inches wide and its plain axes, apart from pyplot's state."""
+    """A figure 8 inches wide and its plain axes, apart from pyplot's state.
+
+    Args:
+        rows, columns: of axes.
+        height: inches.
+        margins: of `Figure.subplots_adjust`; found by measuring all texts when not given, which takes as
+            long as all the rest of the drawing.
+        options: of `Figure.subplots`.
+    """
     from matplotlib.figure import Figure
 
-    fig = Figure(figsize=(8, height), facecolor="white", layout="constrained")
+    fig = Figure(figsize=(8, height), facecolor="white", layout=None if margins else "constrained")
+    if margins:
+        fig.subplots_adjust(**margins)
     axes = list(fig.subplots(rows, columns, squeeze=False, **options).flat)
     for ax in axes:
         ax.set_facecolor("white")
@@ -201,10 +212,8 @@ def label(ax: Axes, title: str = "", x: str = "", y: str = "") -> None:
 def legend(ax: Axes, columns: int = 4) -> None:
     """A legend above the axes, where it hides no data."""
     if ax.get_legend_handles_labels()[0]:
-        at = (1.0, 1.0)
-        ax.legend(
-            loc="lower right", bbox_to_anchor=at, borderaxespad=0.2, fontsize=8, frameon=False, ncols=columns
-        )
+        at: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "borderaxespad": 0.2}
+        ax.legend(**at, fontsize=8, frameon=False, ncols=columns)
 
 
 def drawn(fig: Figure, caption: str, alt: str, html: str = "") -> Picture:

@@ -14,10 +14,8 @@ from devops_lab.views.picture import Picture
 LEVEL = {"debug": "quiet", "info": "info", "warning": "warn", "error": "bad", "critical": "bad"}
 STATE = {"pending": "warn", "firing": "bad", "resolved": "good"}
 ENDING = {"done": "good", "running": "info", "interrupted": "warn", "refused": "bad", "rolled back": "warn"}
-BAD_ENDINGS, GOOD_ENDINGS = (
-    ("failed", "refused", "died", "firing"),
-    ("done", "resolved", "healthy", "replaced"),
-)
+BAD_ENDINGS = ("failed", "refused", "died", "firing")
+GOOD_ENDINGS = ("done", "resolved", "healthy", "replaced")
 MAX_ROWS = 50
 
 
@@ -110,13 +108,22 @@ def deployments(found: Sequence[Deployment]) -> Picture:
         for d in ordered
     ]  # fmt: skip
     caption = f"{len(found)} deployments, newest first; the last: {ordered[0].version}, {ordered[0].state}."
-    alt = (
-        caption
-        + " "
-        + "; ".join(f"{d.id}: {d.previous} to {d.version} {d.strategy} {d.state}" for d in ordered)
-    )
+    told = "; ".join(f"{d.id}: {d.previous} to {d.version} {d.strategy} {d.state}" for d in ordered)
+    alt = f"{caption} {told}"
     heads = ("", "ended", "version", "before", "strategy", "who", "why", "when", "took")
     return look.page(caption, alt, look.table(heads, rows))
+
+
+def post_mortem(found: Any) -> Picture:
+    """The draft of a post-mortem as it lies in the lab.
+
+    Args:
+        found: has `text` (Markdown), `path` and `item`.
+    """
+    if not found:
+        return look.nothing("the post-mortem", "It is drafted when an incident is over.")
+    caption = f"The draft lies in {found.path}; its action is {found.item} in the backlog."
+    return look.page(caption, f"{caption} {found.text}", look.pre(found.text))
 
 
 def doctor(rows: Iterable[Any]) -> Picture:

@@ -7,8 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from devops_lab.control import teardown
+from devops_lab.engines.docker import Docker
 from devops_lab.phases import World
-from tests.production import make_templates, new_world, torn_down
+from tests.cluster.images import bring_images
+from tests.cluster.nodes import Node, nodes
+from tests.production import ENGINES, engine_lab, make_templates, new_world, renewed, running
+
+EVERY = [*ENGINES, pytest.param("swarm", marks=pytest.mark.cluster)]
 
 
 @pytest.fixture(scope="session")
@@ -16,9 +22,38 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_templates(tmp_path_factory.mktemp("templates"))
 
 
-@pytest.fixture(params=["process"])
+@pytest.fixture(scope="session")
+def node() -> Iterator[Node]:
+    """A Docker engine of its own, which is a swarm of one."""
+    with nodes(1) as (made,):
+        bring_images(Docker(made.host))
+        yield made
+
+
+@pytest.fixture
+def one_node(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Docker is that node, for one test."""
+    monkeypatch.setenv("DOCKER_HOST", node.host)
+
+
+@pytest.fixture(scope="session")
+def swarm_lab(node: Node, tmp_path_factory: pytest.TempPathFactory, templates: Path) -> Iterator[World]:
+    """One lab on the swarm for all tests: its registry and its PostgreSQL take seconds to start."""
+    made = new_world(tmp_path_factory.mktemp("swarm") / "my läb", templates, "swarm")
+    yield made
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DOCKER_HOST", node.host)
+        teardown(made.root)
+        made.engine.teardown()
+        assert running(made) == []
+
+
+@pytest.fixture(params=EVERY)
 def world(request: pytest.FixtureRequest, tmp_path: Path, templates: Path) -> Iterator[World]:
     """An empty lab, once for each engine; its path has a space and a letter beyond ASCII."""
-    with torn_down(new_world(tmp_path / "my läb", templates)) as made:
-        assert made.engine.name == request.param
-        yield made
+    if request.param == "swarm":
+        request.getfixturevalue("one_node")
+        with renewed(request.getfixturevalue("swarm_lab")) as made:
+            yield made
+        return
+    yield from engine_lab(request, tmp_path / "my läb", templates)

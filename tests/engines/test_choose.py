@@ -2,28 +2,71 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
 
-from devops_lab.engines import choose
+from devops_lab.engines import choose, choosing, chosen
 from devops_lab.errors import EngineUnavailable
+from devops_lab.phases import World
 from devops_lab.settings import Settings
+from devops_lab.store import Store
+
+NOBODY = "unix:///nowhere/docker.sock"
 
 
-@pytest.mark.parametrize("asked", ["process", "auto"])
-def test_the_process_engine_is_the_default(tmp_path: Path, asked: str) -> None:
-    engine = choose(tmp_path, Settings(engine=asked))
+def test_the_process_engine_is_the_default(tmp_path: Path) -> None:
+    engine = choose(tmp_path, Settings())
     assert engine.name == "process"
     able = engine.capabilities()
-    assert set(able.why_not) == {"heals", "limits", "images", "nodes"}
+    assert set(able.why_not) == {"heals", "limits", "images", "nodes", "rolls"}
 
 
-@pytest.mark.parametrize("asked", ["docker", "swarm"])
-def test_an_engine_that_is_not_built_in_is_refused_with_what_to_do(tmp_path: Path, asked: str) -> None:
-    with pytest.raises(EngineUnavailable, match=r"(?s)not built in.*What to do"):
-        choose(tmp_path, Settings(engine=asked))
+@pytest.mark.docker
+def test_the_docker_engine_says_what_it_can_not_do(tmp_path: Path) -> None:
+    able = choose(tmp_path, Settings(engine="docker")).capabilities()
+    assert able.limits
+    assert able.images
+    assert {"heals", "nodes", "rolls"} <= set(able.why_not)
+
+
+def test_auto_takes_processes_where_no_docker_engine_answers_and_says_so(tmp_path: Path) -> None:
+    settings = Settings(engine="auto", docker_host=NOBODY)
+    world = World(tmp_path, settings, Store(tmp_path / "lab.db"))
+    assert world.engine.name == "process"
+    (event,) = world.store.events(kind="engine.chosen")
+    assert "No Docker engine answers" in event.message
+    assert World(tmp_path, settings, world.store).engine.name == "process"
+    assert len(world.store.events(kind="engine.chosen")) == 1
+
+
+@pytest.mark.docker
+def test_auto_takes_docker_where_it_answers_and_has_its_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(engine="auto")
+    monkeypatch.setattr(choosing, "lacking", lambda docker: "python")
+    assert "no python image" in choosing.best().why
+    monkeypatch.setattr(choosing, "lacking", lambda docker: "")
+    found = chosen(tmp_path, settings)
+    assert found.engine == "docker"
+    assert json.loads((tmp_path / "run" / "engine.json").read_text())["engine"] == "docker"
+
+
+def test_a_lab_stays_with_its_engine_when_that_is_away(tmp_path: Path) -> None:
+    """Else production would run twice: in containers that nobody sees, and as processes."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "engine.json").write_text('{"engine": "docker", "why": "it answered"}')
+    with pytest.raises(EngineUnavailable, match=r"(?s)No Docker engine answers.*What to do"):
+        choose(tmp_path, Settings(engine="auto", docker_host=NOBODY))
+
+
+@pytest.mark.parametrize("address", ["tcp://10.0.0.9:2375", "ssh://ops@far.example"])
+def test_a_docker_engine_on_another_machine_is_refused(tmp_path: Path, address: str) -> None:
+    with pytest.raises(EngineUnavailable, match="another machine"):
+        choose(tmp_path, Settings(engine="docker", docker_host=address))
 
 
 def test_windows_is_not_promised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

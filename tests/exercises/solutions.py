@@ -11,6 +11,7 @@ from devops_lab.errors import BuildFailed
 from devops_lab.exercises import exercise
 from devops_lab.lab import Lab
 from devops_lab.model import AlertRule, Item, Need, ScalingPolicy
+from devops_lab.waits import until
 
 Deed = Callable[[Lab], object]
 GREETING_TEST = "from bento.greeting import HELLO\n\n\ndef test_it():\n    assert HELLO\n"
@@ -125,6 +126,16 @@ def pushed_as_predicted(lab: Lab) -> None:
     push(lab, "deployment", "NOTES.md")
 
 
+def on_call(lab: Lab) -> None:
+    """A blind drill, solved by who knows the answer: what the reader has to find out."""
+    drill = lab.operate.drill()
+    until(drill.detected, "a sign", seconds=60, evidence=drill.seen)
+    drill.diagnose(drill._note.fault)
+    drill.mend()
+    until(drill.restored, "service", seconds=60, evidence=lambda: f"{drill.restored()} {drill.seen()}")
+    drill.post_mortem()
+
+
 def say(exercise_id: str, value: Callable[[Lab], object]) -> Deed:
     return lambda lab: exercise(lab, exercise_id).answer(value(lab))
 
@@ -155,6 +166,7 @@ RIGHT: dict[str, Deed] = {
     "monitor-2": say(
         "monitor-2", lambda lab: max(lab.store.logs(limit=100_000), key=lambda x: x.seconds).request_id
     ),
+    "monitor-3": on_call,
     "repeat-1": lambda lab: from_production(lab, [a_complaint(lab)]),
     "repeat-2": say("repeat-2", lambda lab: lab.release.find(lab.deploy.current()).commit[:8]),
     "continuous-1": lambda lab: push(lab, "delivery", "CONTRIBUTING.md"),
@@ -197,6 +209,7 @@ WRONG: dict[str, tuple[Deed, str]] = {
     ),
     "monitor-1": (lambda lab: rule(lab, None), "flap"),
     "monitor-2": (say("monitor-2", lambda lab: "nobody"), "has the id"),
+    "monitor-3": (lambda lab: lab.operate.drill().give_up(), "is given up"),
     "repeat-1": (invented_evidence, "is no alert"),
     "repeat-2": (say("repeat-2", lambda lab: "0000000"), "does not come from"),
     "continuous-1": (lambda lab: push(lab, "integration", "CONTRIBUTING.md"), "ran in the mode integration"),

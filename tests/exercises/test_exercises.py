@@ -83,3 +83,12 @@ def test_an_exercise_is_complete(name: str) -> None:
     assert len(set(one.hints)) == 3
     assert len(one.task.split()) >= 12
     assert one.kind in ("predict", "change", "find")
+
+
+@pytest.mark.parametrize("name", list(catalogue()))
+def test_an_exercise_asks_for_what_its_check_looks_for(name: str) -> None:
+    one = catalogue()[name]
+    code, known = getattr(one.check, "__code__"), getattr(one.check, "__globals__")  # noqa: B009
+    wanted = {n: known[n] for n in code.co_names if n.isupper() and isinstance(known[n], (str, int))}
+    text = " ".join([one.task, *one.hints])
+    assert {n: value for n, value in wanted.items() if str(value) not in text} == {}

@@ -23,6 +23,7 @@ from devops_lab.model import Release
 from devops_lab.phases import World
 from devops_lab.settings import Settings
 from devops_lab.store import Store
+from tests.production import pushed, running
 
 SHOP = Path(__file__).resolve().parents[2] / "devops_lab" / "shop"
 # version -> a prepared change, or (file, before, after)
@@ -38,6 +39,8 @@ VERSIONS: dict[str, str | tuple[str, str, str]] = {
     "1.4.0": "failing-health",
     "1.5.0": ("src/bento/__main__.py", '"""', 'raise SystemExit("bento can not start")\n"""'),
     "1.6.0": "broken-migration",
+    "1.8.0": ("src/bento/server.py", "logs.configure(config)", 'raise SystemExit("bento can not serve")'),
+    "1.7.0": "lying-health",
 }
 
 
@@ -89,18 +92,22 @@ def release(world: World, version: str) -> Release:
     shutil.copyfile(SHOP / "template" / "requirements.lock", (home / built.name).with_suffix(".lock"))
     digest = "sha256:" + hashlib.sha256(built.read_bytes()).hexdigest()
     path = world.relative(home / built.name)
-    made = Release(version, "0" * 40, f"v{version}", digest, path, built.stat().st_size, "", "", time.time())
+    image = pushed(world, home / built.name, version, digest) if world.engine.capabilities().images else ""
+    size = built.stat().st_size
+    made = Release(version, "0" * 40, f"v{version}", digest, path, size, "", "", time.time(), image)
     (home / "release.json").write_text(json.dumps(asdict(made)))
     world.store.put(made)
     return made
 
 
 @contextmanager
-def production(root: Path, *versions: str, replicas: int = 2) -> Iterator[World]:
+def production(
+    root: Path, *versions: str, replicas: int = 2, engine: str = "process", docker_host: str = ""
+) -> Iterator[World]:
     """A lab whose registry holds `versions`; everything that it starts is stopped in the end."""
     for name in ("registry", "production", "work", "run"):
         (root / name).mkdir(parents=True)
-    chosen = Settings(replicas=replicas)
+    chosen = Settings(replicas=replicas, engine=engine, docker_host=docker_host)
     settings.write(root, chosen)
     world = World(root, chosen, Store(root / "lab.db"))
     share_environments(root)
@@ -110,6 +117,8 @@ def production(root: Path, *versions: str, replicas: int = 2) -> Iterator[World]
         yield world
     finally:
         teardown(root)
+        world.engine.teardown()
+        assert running(world) == []
         world.store.close()
 
 

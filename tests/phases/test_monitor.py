@@ -12,7 +12,7 @@ import pytest
 from devops_lab.errors import BadInput
 from devops_lab.model import Alert, AlertRule, LogLine, Outcome
 from devops_lab.phases import World
-from devops_lab.phases.alerting import DEFAULT_RULES, METRICS, check
+from devops_lab.phases.alerting import DEFAULT_RULES, check
 from devops_lab.phases.monitor import Monitor
 from devops_lab.settings import Settings
 from devops_lab.store import Store
@@ -160,9 +160,30 @@ def test_no_traffic_is_neither_slow_nor_stale(only: Monitor) -> None:
     only.add_rule(AlertRule("errors", "error_ratio", 0.05))
     now = time.time()
     feed(only, "p95_ms", now - 20, 20)
-    feed(only, "requests_per_second", now, 0)
+    feed(only, "up", now, 1)
     assert only.evaluate(now) == []
     assert kinds(only) == []
+
+
+@pytest.mark.parametrize("rate_goes_on", [True, False])
+def test_when_customers_are_gone_a_figure_of_requests_resolves(only: Monitor, rate_goes_on: bool) -> None:
+    only.add_rule(AlertRule("slow", "p95_ms", 250, resolve=100))
+    only.add_rule(AlertRule("errors", "error_ratio", 0.05))
+    start = time.time() - 30
+    for second in range(14):
+        busy = second < 2
+        feed(only, "up", start + second, 1)
+        if busy or rate_goes_on:
+            feed(only, "requests_per_second", start + second, 50.0 * busy)
+        if busy:
+            feed(only, "p95_ms", start + second, 900)
+            feed(only, "errors_per_second", start + second, 40)
+        only.evaluate(start + second)
+        states = {alert.state for alert in only.alerts()}
+        assert states == {"firing"} if second < 6 else True
+    assert states == {"resolved"}
+    assert kinds(only) == ["alert.firing", "alert.firing", "alert.resolved", "alert.resolved"]
+    assert "no requests any more" in only.store.events(kind="alert.resolved")[0].message
 
 
 def test_the_error_ratio_is_over_all_replicas(only: Monitor) -> None:
@@ -221,31 +242,28 @@ def test_removing_a_rule_closes_what_it_has_open(only: Monitor) -> None:
     assert "removed" in only.store.events(kind="alert.resolved")[0].message
 
 
-def test_the_golden_signals_add_up_over_replicas(monitor: Monitor) -> None:
-    now = float(int(time.time()))
-    for replica, rate, slow in (("r1", 30, 40.0), ("r2", 20, 90.0)):
-        feed(monitor, "requests_per_second", now, rate, replica)
-        feed(monitor, "p95_ms", now, slow, replica)
-        feed(monitor, "requests_per_second", now, 5, replica, "/api/menu")
-    seen = monitor.signals(now - 10, now + 1)
-    assert seen["traffic"]["requests_per_second"] == [(now, 50)]
-    assert seen["latency"]["p95_ms"] == [(now, 90.0)]
-    assert seen["errors"]["errors_per_second"] == []  # not measured: no zero is made up
-    assert monitor.signals(now - 10, now + 1, "/api/menu")["traffic"]["requests_per_second"] == [(now, 10)]
-
-
 def test_endpoints_slowest_first(monitor: Monitor) -> None:
     now = float(int(time.time()))
     for second in (now - 2, now - 1):
-        for endpoint, rate, p95 in (("/api/menu", 10, 4.0), ("/api/search", 5, 400.0), ("/api/info", 0, 0.0)):
+        for endpoint, rate, bound in (("/api/menu", 10, 0.005), ("/api/search", 5, 0.5), ("/api/info", 0, 1)):
             feed(monitor, "requests_per_second", second, rate, endpoint=endpoint)
             if rate:
-                feed(monitor, "p95_ms", second, p95, endpoint=endpoint)
+                feed(monitor, f"took_le_{bound}", second, rate, endpoint=endpoint)
+    feed(monitor, "requests_per_second", now - 1, 2, endpoint="/api/orders")
     feed(monitor, "errors_per_second", now - 1, 1, endpoint="/api/search")
     rows = monitor.endpoints()
-    assert [row.endpoint for row in rows] == ["/api/search", "/api/menu"]
-    assert (rows[0].requests_per_second, rows[0].error_ratio, rows[0].p95_ms) == (5, 0.1, 400.0)
-    assert rows[0].p50_ms is None
+    assert [row.endpoint for row in rows] == ["/api/search", "/api/menu", "/api/orders"]
+    assert (rows[0].requests_per_second, rows[0].error_ratio, rows[0].p50_ms) == (5, 0.1, 375.0)
+    assert rows[2].p50_ms is None  # not measured
+
+
+def test_a_percentile_is_that_of_all_requests_not_the_mean_of_each_seconds(monitor: Monitor) -> None:
+    now = float(int(time.time()))
+    for second, replica, bound, count in ((3, "r1", "0.01", 90), (2, "r2", "0.1", 9), (1, "r1", "5", 1)):
+        feed(monitor, "requests_per_second", now - second, count, replica, "/api/menu")
+        feed(monitor, f"took_le_{bound}", now - second, count, replica, "/api/menu")
+    (row,) = monitor.endpoints(now - 10, now)
+    assert (row.p50_ms, row.p95_ms, row.p99_ms) == pytest.approx((5 + 5 * 50 / 90, 50 + 50 * 5 / 9, 100.0))
 
 
 def test_usage_of_each_replica_and_of_the_disk(monitor: Monitor) -> None:
@@ -278,6 +296,8 @@ def test_logs_by_level_text_and_request(monitor: Monitor) -> None:
     assert [line.message for line in traced.lines] == ["request failed", "POST /api/orders 500"]
     assert traced.customer
     assert traced.customer.seconds == 0.3
+    (hit,) = monitor.search("request failed", limit=5)
+    assert (hit.line.request_id, hit.customer) == ("b", traced.customer)
     with pytest.raises(BadInput, match="No log line"):
         monitor.trace("nobody")
 
@@ -292,7 +312,6 @@ def test_it_works_without_production(monitor: Monitor) -> None:
         [],
     )
     assert not monitor.world.production.exists()
-    assert isinstance(monitor.METRICS, type(METRICS))
 
 
 def test_judging_reads_a_bounded_window_however_long_the_history(monitor: Monitor) -> None:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from devops_lab.errors import BadInput, MissingTool
-from devops_lab.model import Complaint, Outcome, Pool, Replica, ScalingPolicy
+from devops_lab.model import Behaviour, Complaint, Outcome, Pool, Replica, ScalingPolicy, StepLimit
 from devops_lab.phases import World
 from devops_lab.phases.deploy import Deploy
 from devops_lab.phases.operate import Operate, complaint_text, notify
 from devops_lab.phases.profiling import Profile, explain, parse
 from devops_lab.phases.rollout import exclusive
-from devops_lab.phases.scaling import Recommendations, desired_replicas, stabilised
+from devops_lab.phases.scaling import Memory, desired_replicas, limited, stabilised
 from devops_lab.settings import Settings
 from devops_lab.store import Store
 from devops_lab.waits import until
@@ -184,61 +184,109 @@ def test_a_live_replica_shows_its_slow_function(tmp_path: Path) -> None:
 
 
 # ---- scaling
-def policy(target: float = 10.0, low: int = 1, high: int = 6, **more: float) -> ScalingPolicy:
-    return ScalingPolicy("requests_per_second", target, low, high, **more)
+def policy(
+    target: float = 10.0, low: int = 1, high: int = 6, *, tolerance: float = 0.1, **more: Behaviour
+) -> ScalingPolicy:
+    return ScalingPolicy("requests_per_second", target, low, high, tolerance, **more)
 
 
 @pytest.mark.parametrize(
-    ("values", "now", "expected"),
+    ("values", "now", "missing", "starting", "expected"),
     [
-        ([10.0, 10.0], 2, 2),  # at target
-        ([10.9, 10.9], 2, 2),  # within the tolerance
-        ([9.1, 9.1], 2, 2),
-        ([11.5, 11.5], 2, 3),  # ceil(2.3)
-        ([20.0, 20.0], 2, 4),
-        ([40.0, 40.0], 2, 6),  # the upper limit
-        ([3.0, 3.0, 3.0], 3, 1),  # ceil(0.9)
-        ([0.0, 0.0], 2, 1),  # the lower limit
-        ([5.0, 5.0, 5.0, 5.0], 4, 2),
-        ([20.0], 2, 2),  # a replica without figures counts as idle when scaling out: 20 / 2 is the target
-        ([40.0], 2, 4),
-        ([2.0], 2, 2),  # … and as busy when scaling in: ceil(12 / 10)
-        ([2.0, 2.0, 2.0], 4, 2),  # ceil((6 + 10) / 10)
-        ([], 3, 3),  # nothing known, nothing changed
-        ([10.0], 9, 6),  # limits hold in any case
-        ([30.0 * (1 / 3)] * 3, 3, 3),
+        ([10.0, 10.0], 2, 0, 0, 2),  # at target
+        ([10.9, 10.9], 2, 0, 0, 2),  # within the tolerance
+        ([9.1, 9.1], 2, 0, 0, 2),
+        ([11.5, 11.5], 2, 0, 0, 3),  # ceil(2.3)
+        ([40.0, 40.0], 2, 0, 0, 8),
+        ([3.0, 3.0, 3.0], 3, 0, 0, 1),  # ceil(0.9)
+        ([0.0, 0.0], 2, 0, 0, 0),
+        ([20.0], 2, 1, 0, 2),  # a replica without figures counts as idle when scaling out: 20 / 2
+        ([40.0], 2, 1, 0, 4),
+        ([2.0], 2, 1, 0, 2),  # … and as at the target when scaling in: ceil(12 / 10)
+        ([2.0, 2.0, 2.0], 4, 1, 0, 2),  # ceil((6 + 10) / 10)
+        ([15.0], 2, 1, 0, 2),  # the ratio is turned around: nothing changes
+        ([40.0], 2, 0, 1, 4),  # who still starts counts as idle when scaling out
+        ([30.0], 3, 0, 2, 3),
+        ([5.0], 2, 0, 1, 1),  # … and not at all when scaling in
+        ([], 3, 3, 0, 3),  # nothing known, nothing changed
+        ([30.0 * (1 / 3)] * 3, 3, 0, 0, 3),
     ],
 )
-def test_desired_replicas(values: list[float], now: int, expected: int) -> None:
-    assert desired_replicas(values, now, policy()) == expected
+def test_desired_replicas(values: list[float], now: int, missing: int, starting: int, expected: int) -> None:
+    assert desired_replicas(values, now, policy(), missing, starting) == expected
 
 
 @pytest.mark.parametrize(
     ("wanted", "now", "recent", "expected"),
-    [(4, 2, [1], 4), (1, 4, [], 1), (1, 4, [3, 2], 3), (1, 4, [6], 4), (2, 2, [5], 2)],
+    [
+        (4, 2, [], 4),
+        (4, 2, [1], 2),  # the lowest of the window of a scale-out
+        (4, 2, [3, 6], 3),
+        (1, 4, [], 1),
+        (1, 4, [3, 2], 3),  # the highest of the window of a scale-in
+        (1, 4, [6], 4),
+        (2, 2, [5], 2),
+    ],
 )
-def test_scale_in_follows_the_highest_of_the_window(
+def test_the_most_cautious_of_the_window_counts(
     wanted: int, now: int, recent: list[int], expected: int
 ) -> None:
-    assert stabilised(wanted, now, recent) == expected
+    both = policy(scale_out=Behaviour(10), scale_in=Behaviour(10))
+    assert stabilised(wanted, now, [(NOW - 9, n) for n in recent], NOW, both) == expected
+    assert stabilised(wanted, now, [(NOW - 10, n) for n in recent], NOW, both) == wanted
 
 
 @pytest.mark.parametrize(
-    "bad",
+    ("behaviour", "now", "done", "out", "down"),
     [
-        policy(low=3, high=2),
-        policy(low=0),
-        policy(high=9),
-        policy(target=0.0),
-        policy(target=float("nan")),
-        policy(tolerance=1.0),
-        policy(scale_in_seconds=-1.0),
-        ScalingPolicy("moon_phase", 1.0, 1, 2),  # type: ignore[arg-type]
+        (Behaviour(limits=(StepLimit("replicas", 1),)), 4, [], 5, 3),
+        (Behaviour(limits=(StepLimit("percent", 50),)), 5, [], 8, 2),  # ceil(7.5), floor(2.5)
+        (Behaviour(limits=(StepLimit("replicas", 2),)), 4, [(-14, 1)], 5, 1),  # 3 at the period's start
+        (Behaviour(limits=(StepLimit("replicas", 2),)), 4, [(-15, 1)], 6, 2),  # an older period
+        (Behaviour(limits=(StepLimit("replicas", 2),)), 4, [(-9, -2), (-3, 1)], 7, 3),
+        (Behaviour(limits=(StepLimit("replicas", 1), StepLimit("percent", 50))), 4, [], 6, 2),
+        (Behaviour(limits=(StepLimit("replicas", 1), StepLimit("percent", 50)), select="min"), 4, [], 5, 3),
+        (Behaviour(select="disabled"), 4, [], 4, 4),
     ],
 )
-def test_limits_that_contradict_each_other_are_refused(world: World, bad: ScalingPolicy) -> None:
+def test_step_limits(
+    behaviour: Behaviour, now: int, done: list[tuple[float, int]], out: int, down: int
+) -> None:
+    both = policy(high=8, scale_out=behaviour, scale_in=behaviour)
+    past = [(NOW + t, change) for t, change in done]
+    assert limited(20, now, past, NOW, both) == min(out, 8)
+    assert limited(0, now, past, NOW, both) == max(down, 1)
+
+
+def test_kubernetes_own_defaults() -> None:
+    """kubernetes.io, "Default Behavior": out by 4 replicas or 100 % in 15 s, in by 100 %."""
+    assert limited(99, 1, [], NOW, policy(high=8)) == 5
+    assert limited(99, 5, [], NOW, policy(high=8)) == 8
+    assert limited(99, 5, [(NOW - 1, 4)], NOW, policy(high=8)) == 5
+    assert limited(0, 8, [], NOW, policy()) == 1
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (policy(low=3, high=2), "between 3 and 2"),
+        (policy(low=0), "between 0"),
+        (policy(high=9), "and 9"),
+        (policy(target=0.0), "target of 0"),
+        (policy(target=float("nan")), "target of nan"),
+        (policy(tolerance=1.0), "tolerance of 1"),
+        (policy(scale_in=Behaviour(-1.0)), "window of -1"),
+        (policy(scale_out=Behaviour(3601.0)), "window of 3601"),
+        (policy(scale_out=Behaviour(limits=())), "by no step limit"),
+        (policy(scale_in=Behaviour(limits=(StepLimit("replicas", 0),))), "scale-in of 0 replicas"),
+        (policy(scale_in=Behaviour(limits=(StepLimit("percent", 10, 0.0),))), "in 0 s"),
+        (policy(scale_out=Behaviour(select="disabled"), scale_in=Behaviour(select="disabled")), "disabled"),
+        (ScalingPolicy("moon_phase", 1.0, 1, 2), "moon_phase"),  # type: ignore[arg-type]
+    ],
+)
+def test_limits_that_contradict_each_other_are_refused(world: World, bad: ScalingPolicy, said: str) -> None:
     Operate(world).autoscale(policy())
-    with pytest.raises(BadInput):
+    with pytest.raises(BadInput, match=said):
         Operate(world).autoscale(bad)
     assert world.store.last(ScalingPolicy) == policy()
 
@@ -259,7 +307,7 @@ def step(world: World, now: float, rate: float) -> int | None:
 
 
 def test_out_at_once_and_in_after_the_window(world: World) -> None:
-    Operate(world).autoscale(policy(scale_in_seconds=5.0))
+    Operate(world).autoscale(policy(scale_in=Behaviour(5.0)))
     assert step(world, NOW, 30.0) == 6
     assert world.store.all(Pool)[0].replicas == 6
     event = world.store.events(kind="operate.scaled")[-1]
@@ -267,9 +315,29 @@ def test_out_at_once_and_in_after_the_window(world: World) -> None:
     assert "30.0" in event.why
     assert Operate(world).inbox()[-1].data["about"] == "operate.scaled"
     quiet = [step(world, NOW + n, 1.0) for n in range(1, 10)]
-    assert quiet[:5] == [None] * 5
+    assert quiet[:4] == [None] * 4
     assert [n for n in quiet if n][-1] == 1
     assert world.store.all(Pool)[0].replicas == 1
+
+
+def test_a_metric_that_stops_arriving_decides_nothing_and_is_told_once(world: World) -> None:
+    operate = Operate(world)
+    operate.autoscale(policy(scale_in=Behaviour()))
+    assert step(world, NOW, 10.0) is None
+    assert [operate.autoscale_step(NOW + n) for n in range(2, 12)] == [None] * 10  # a zero would scale in
+    (told,) = world.store.events(kind="autoscaler.blind")
+    assert "unknown, not zero" in told.message
+    assert world.store.all(Pool)[0].replicas == 2
+    assert step(world, NOW + 20, 10.0) is None  # it arrives again, and stops again
+    assert operate.autoscale_step(NOW + 30) is None
+    assert len(world.store.events(kind="autoscaler.blind")) == 2
+
+
+def test_who_set_more_than_the_policy_allows_is_brought_back(world: World) -> None:
+    Operate(world).autoscale(policy(high=3, scale_in=Behaviour(select="disabled")))
+    world.store.put(Pool("p", "1.0.0", 5, 100))
+    assert Operate(world).autoscale_step(NOW) == 3
+    assert "allows 1 to 3" in world.store.events(kind="operate.scaled")[-1].why
 
 
 def test_without_a_policy_or_figures_or_during_a_rollout_nothing_changes(world: World) -> None:
@@ -284,24 +352,43 @@ def test_without_a_policy_or_figures_or_during_a_rollout_nothing_changes(world: 
     assert step(world, NOW + 63, 30.0) == 6
     Operate(world).autoscale(None)
     assert step(world, NOW + 64, 30.0) is None
-    assert world.store.all(Recommendations) == []
+    assert world.store.all(Memory) == []
 
 
 @pytest.mark.slow
-def test_production_follows_the_customers(tmp_path: Path) -> None:
+def test_production_follows_the_customers_and_drops_nobody(
+    tmp_path: Path, record_testsuite_property: Callable[[str, object], None]
+) -> None:
     with production(tmp_path / "lab", "1.0.0", replicas=1) as world:
         Deploy(world).run("1.0.0")
         operate = Operate(world)
-        operate.autoscale(policy(target=20.0, high=3, scale_in_seconds=2.0))
+        operate.autoscale(policy(target=25.0, high=4, scale_in=Behaviour(2.0)))
 
         def healthy() -> int:
             return sum(r.state == "healthy" for r in world.store.all(Replica))
 
-        with operate.load(60, 60) as run:
-            until(lambda: healthy() == 3, "three replicas", seconds=30)
+        peak = 4.0  # seconds after the first customer
+        curve = [(0.0, 5.0), (peak, 5.0), (peak + 0.1, 90.0), (25.0, 90.0), (25.1, 10.0), (60.0, 10.0)]
+        with operate.load(curve=curve) as run:
+            began = world.store.events(kind="load.started", subject=f"load:{run.id}")[0].t
+            until(lambda: healthy() == 4, "four replicas", seconds=30)
+            took = time.time() - began - peak
+            until(
+                lambda: world.store.all(Pool)[0].replicas == len(world.store.all(Replica)) == 1,
+                "one replica at night, while customers still come",
+                seconds=50,
+            )
+            assert run.running
             summary = run.stop()
+        print(f"peak starts > enough replicas serve: {took:.1f} s (bar: under 10 s)")
+        record_testsuite_property("peak_to_enough_replicas_seconds", round(took, 2))
         assert summary.failed == summary.orders_lost == summary.orders_doubled == 0
-        until(lambda: healthy() == 1, "one replica at night", seconds=40)
+        told = [event for event in operate.inbox() if not event.kind.startswith("agent")]
+        assert {"deploy.started", "deploy.done", "operate.autoscale"} <= {event.kind for event in told}
+        assert [event for event in told if not event.who] == []
+        assert all("target 25" in event.why for event in told if event.who == "autoscaler")
+        steps = [(e.data["before"], e.data["after"]) for e in world.store.events(kind="operate.scaled")]
+        assert any(after == 1 for _, after in steps)
 
 
 # ---- notifications

@@ -120,7 +120,7 @@ def test_planted_bugs_are_caught_or_escape_and_are_remembered(
     assert sorted(b.change for b in told) == sorted(b.change for b in bugs)
     assert git(world.shop, "rev-parse", "HEAD") == head
     assert not [name for name in os.listdir(world.work) if name.startswith("planted")]
-    monkeypatch.delattr(Test, "_plant")  # what is known is not measured again
+    monkeypatch.delattr(Test, "plant")  # what is known is not measured again
     assert Test(world).planted(["wrong-total"]) == bugs[:1]
 
 

@@ -11,6 +11,8 @@ import yaml
 
 from devops_lab.errors import BadInput, LabError
 from devops_lab.git import git
+from devops_lab.phases.backlog import read_backlog, read_platform
+from devops_lab.phases.sprints import review_item
 from devops_lab.shop import (
     TEMPLATE,
     apply_change,
@@ -115,6 +117,19 @@ def test_some_items_are_more_than_the_platform_carries_but_have_an_alternative()
         assert {"summary", "variable", "example", "use", "try"} <= set(service)
 
 
+def test_advice_that_is_ignored_comes_back_as_a_change() -> None:
+    """Whatever the review warns of is code that can be shipped, and hurts."""
+    faults = {change.id for change in changes() if change.kind == "fault" and change.suite == "green"}
+    platform = read_platform((TEMPLATE / "platform.yaml").read_text("utf-8"))
+    warned = [
+        item
+        for item in read_backlog((TEMPLATE / "backlog.yaml").read_text("utf-8"))
+        if item.status == "ready" and review_item(item, platform)
+    ]
+    assert len(warned) >= 10
+    assert [item.id for item in warned if item.change not in faults] == []
+
+
 def test_each_change_applies_with_its_subject(clone: Path) -> None:
     for change in changes():
         git(clone, "checkout", "-q", "-B", "work", "v1.0.0")
@@ -133,22 +148,37 @@ def test_faults_do_not_give_themselves_away() -> None:
         )
 
 
-def test_the_changes_of_the_story_apply_one_after_another_and_every_fault_after_them(clone: Path) -> None:
-    story: tuple[str, ...] = (
-        "dietary-filter",
-        "daily-special",
-        "slow-search",
-        "memory-leak",
-        "fix-search-c",
-        "pickup-time",
-    )
-    story += ("fix-memory-leak", "order-history", "discount-code", "wrong-total", "fix-wrong-total")
+STORY = (
+    *("dietary-filter", "daily-special", "slow-search", "memory-leak", "fix-search-c", "pickup-time"),
+    *("fix-memory-leak", "order-history", "discount-code", "wrong-total", "fix-wrong-total"),
+)
+IN_PLACE = {change.instead: change.id for change in changes() if change.instead}
+
+
+def test_what_comes_in_a_faults_place_is_the_fault_and_its_fix_in_one(clone: Path) -> None:
+    for change in changes():
+        if fault := change.instead:
+            git(clone, "checkout", "-q", "-B", "work", "v1.0.0")
+            apply_change(clone, fault)
+            mended = apply_change(clone, next(c.id for c in changes() if c.after == fault))
+            git(clone, "checkout", "-q", "-B", "better", "v1.0.0")
+            assert git(clone, "diff", apply_change(clone, change.id), mended) == ""
+
+
+@pytest.mark.parametrize("advised", [False, True])
+def test_the_changes_of_the_story_apply_one_after_another_and_every_fault_after_them(
+    clone: Path, advised: bool
+) -> None:
+    story: tuple[str, ...] = STORY
+    if advised:  # the advice of Plan was taken: neither those faults nor their fixes are needed
+        left_out = {change.id for change in changes() if change.after in IN_PLACE}
+        story = tuple(IN_PLACE.get(change, change) for change in STORY if change not in left_out)
     git(clone, "checkout", "-q", "-B", "story", "v1.0.0")
     for change in story:
         apply_change(clone, change)
-    for fault in (change.id for change in changes() if change.id not in story):
+    for fault in (c for c in changes() if c.id not in STORY and not c.instead):
         git(clone, "checkout", "-q", "-B", "work", "story")
-        apply_change(clone, fault)
+        apply_change(clone, fault.id)
 
 
 def test_a_change_that_does_not_fit_leaves_the_branch_alone(clone: Path) -> None:

@@ -59,7 +59,8 @@ class TinyShop:
         self.loop.run_forever()
 
     async def menu(self, request: web.Request) -> web.Response:
-        return web.json_response({"items": [{"id": 1, "name": "Rice box"}]})
+        boxes = [{"id": n, "name": "Rice box", "price_cents": 100 * n} for n in range(1, 6)]
+        return web.json_response({"items": boxes})
 
     async def other(self, request: web.Request) -> web.Response:
         self.connections.add(request.transport)
@@ -80,7 +81,11 @@ class TinyShop:
         number = known[0]
         if self.trouble == "loses":
             known.clear()
-        return web.json_response({"id": number}, status=201 if self.posts[key] == 1 else 200)
+        lines = (await request.json())["lines"]
+        total = sum(100 * line["item"] * line["quantity"] for line in lines)
+        total += 100 * (self.trouble == "overcharges" and len(lines) > 1)
+        answer = {"id": number, "total_cents": total}
+        return web.json_response(answer, status=201 if self.posts[key] == 1 else 200)
 
     async def find(self, request: web.Request) -> web.Response:
         found = self.orders.get(request.query["key"], [])
@@ -206,6 +211,19 @@ def test_waiting_counts_from_when_a_request_was_due(shop: TinyShop, tmp_path: Pa
     assert 0.3 < summary.p95 < 1.0
 
 
+def test_the_same_seed_brings_the_same_customers(shop: TinyShop, tmp_path: Path) -> None:
+    mix = {"search": 1.0, "menu": 1.0, "order": 1.0}
+    play(make_spec(shop, tmp_path, run="quick", mix=mix), tmp_path)
+    shop.frozen_until = time.monotonic() + 1.0  # whatever the answers take
+    play(make_spec(shop, tmp_path, run="slow", mix=mix), tmp_path)
+    store = Store(tmp_path / "lab.db")
+    quick, slow = (
+        [(row.request_id.partition("-")[2], row.endpoint) for row in store.requests(run=run)]
+        for run in ("quick", "slow")
+    )
+    assert quick == slow
+
+
 def test_an_order_without_a_good_answer_is_sent_again_with_its_key(shop: TinyShop, tmp_path: Path) -> None:
     shop.trouble = "answers late"
     summary = play(make_spec(shop, tmp_path, mix={"order": 1.0}), tmp_path)
@@ -225,6 +243,13 @@ def test_doubled_orders_are_noticed(shop: TinyShop, tmp_path: Path) -> None:
     shop.orders = {f"r1-{number}": ["an earlier order"] for number in range(500)}
     summary = play(make_spec(shop, tmp_path, mix={"order": 1.0}), tmp_path)
     assert summary.orders_doubled == summary.orders_accepted > 0
+
+
+def test_wrong_bills_are_noticed(shop: TinyShop, tmp_path: Path) -> None:
+    assert play(make_spec(shop, tmp_path, mix={"order": 1.0}), tmp_path).orders_wrong == 0
+    shop.trouble = "overcharges"
+    summary = play(make_spec(shop, tmp_path, run="r2", mix={"order": 1.0}), tmp_path)
+    assert 0 < summary.orders_wrong < summary.orders_accepted
 
 
 def test_errors_and_redirects_are_failures(shop: TinyShop, tmp_path: Path) -> None:

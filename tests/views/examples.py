@@ -7,24 +7,34 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 from devops_lab import views
 from devops_lab.model import (
     Alert,
+    Analysis,
     Artifact,
+    Budget,
     Bug,
+    Burn,
     Case,
+    Check,
     Complaint,
     Deployment,
     Event,
     Finding,
     Forecast,
+    Image,
     Item,
+    Layer,
     LogLine,
+    Loops,
     Outcome,
     Progress,
+    Race,
     Release,
     Replica,
+    Slo,
     Sprint,
     Step,
     TestReport,
@@ -41,6 +51,14 @@ class Run:
     steps: list[Step]
     mode: str = "deployment"
     lead_time_seconds: float = 1.92
+
+
+@dataclass
+class PostMortem:
+    drill: int
+    path: str
+    text: str
+    item: str
 
 
 @dataclass
@@ -135,6 +153,27 @@ index 1234567..89abcde 100644
          amount += line.price * line.quantity
      return amount
 """
+IMAGE = Image(
+    "sha256:" + "1" * 64,
+    "1.1.0",
+    DIGEST,
+    76_200_000,
+    [
+        Layer("Imported from -", 59_100_000),
+        Layer("python3 -m compileall -q /usr/lib", 11_600_000),
+        Layer("COPY … /opt/packages", 5_350_000),
+        Layer("COPY … /opt/shop", 147_000),
+    ],
+    [
+        Step("FROM ${PYTHON}", 0.0),
+        Step("COPY packages/ /packages/", 0.0, output="cached"),
+        Step("COPY --from=unpack /packages /opt/packages", 0.0, output="cached"),
+        Step("COPY --from=unpack /shop /opt/shop", 0.4),
+    ],
+    2.4,
+    T0,
+)
+IMAGE_LOG = ["Step 1/3 : FROM x", " ---> a48ceed0e945", "Step 2/3 : COPY <a> /b", " ---> Using cache"]
 RELEASES = [
     Release(
         v,
@@ -194,8 +233,9 @@ REPLICAS = [
     ),
 ]
 ENDPOINTS = [
-    {"endpoint": name, "requests_per_second": rate, "errors_per_second": errors,
-     "p50_ms": p50, "p95_ms": p95, "p99_ms": p99}
+    SimpleNamespace(
+        endpoint=name, requests_per_second=rate, errors_per_second=errors, p50_ms=p50, p95_ms=p95, p99_ms=p99
+    )
     for name, rate, errors, p50, p95, p99 in (
         ("/api/menu", 80.2, 0, 2.1, 5.4, 9.8),
         ("/api/search", 41.0, 0.5, 310.0, 812.0, 1033.0),
@@ -226,17 +266,49 @@ ALERTS = [
     Alert("p95", "resolved", T0 + 10, 812.0, "endpoint:/api/search", T0 + 32),
     Alert("disk", "pending", T0 + 44, 4_100_000.0, "production"),
 ]
+BUDGET = Budget(
+    Slo("availability", 0.99),
+    4000.0,
+    50.0,
+    [(T0 + n, 1 - (n > 30) * (n - 30) / 24) for n in range(61)],
+    [
+        Burn("fast", 14.4, 30, 2.5, 40.0, 100.0),
+        Burn("slow", 6.0, 180, 15, 7.0, 80.0),
+        Burn("trickle", 1.0, 2160, 180, 0.9, float("nan")),
+    ],
+)
 LOGS = [
     LogLine(T0 + n, ("info", "info", "warning", "error")[n % 4], f"a slow search ({n})", "r2", "1.1.0",
             "/api/search", f"req{n:08d}", 200 if n % 4 < 3 else 500, 0.012 * n)
     for n in range(70)
 ]  # fmt: skip
+MW, FISHER = "Mann-Whitney U", "Fisher's exact test"
+ANALYSES = [
+    Analysis(
+        7, share, T0 + share, "1.3.0", "1.2.0", "worse" if slow > 0.1 else "goes on",
+        [
+            Check("/api/search", MW, slow, 0.012, share, 90, p, 0.0028, slow > 0.1),
+            Check("/", MW, 0.009, 0.008, share, 95, 0.21, 0.0028, False),
+            Check("/api/menu", MW, 0.019, 0.010, share, 98, 0.0004, 0.0028, False),
+            Check("errors", FISHER, 0.0, 0.003, 3 * share, 300, 1.0, 0.0028, False),
+        ],
+    )
+    for share, slow, p in ((5, 0.013, 0.4), (25, 0.012, 0.52), (50, 0.214, 3e-12))
+]  # fmt: skip
+RACES = [
+    Race("by requests", "load-1", T0, T0 + 22, 1320, 0, 0.031, 0.08, 4, 61.0, 6),
+    Race("always 4", "load-1", T0 + 30, T0 + 52, 1320, 2, 0.022, 0.05, 4, 88.0, 0),
+]
+LOOPS = Loops(100.0, 1.0, sorted([0.002] * 400 + [n / 100 for n in range(100)]), [0.002] * 396 + [1.0] * 4)
 VALUE = [(T0, "1.0.0", 0.0), (T0 + 34, "1.1.0", 8.0), (T0 + 71, "1.2.0", 13.0), (T0 + 95, "1.1.0", 8.0)]
 DOCTOR = [
     ("git", True, "2.43", ""),
     ("C compiler", False, "none found", "Install gcc, or go on with the pure Python scorer."),
     ("Docker", None, "no engine answers", "Only needed for the docker engine."),
 ]
+
+
+POST_MORTEM = PostMortem(3, "postmortems/incident-3.md", "# Incident 3: lock\n\n| s | what |\n", "INC-3")
 
 
 def fill(store: Store) -> None:
@@ -265,6 +337,7 @@ def fill(store: Store) -> None:
             ):  # fmt: skip
                 rows.append((T0 + n, metric, f"r{replica}", "1.1.0", "", value))
     store.add_samples(rows)
+    store.put(*ANALYSES)
 
 
 def pictures(store: Store) -> dict[str, Picture]:
@@ -282,6 +355,8 @@ def pictures(store: Store) -> dict[str, Picture]:
         "pipeline": views.pipeline(Run(PIPELINE)),
         "pipeline_failed": views.pipeline(BROKEN, "push of ab12cd34"),
         "build": views.build(ARTIFACT),
+        "image": views.image(IMAGE),
+        "image_log": views.image_log(IMAGE_LOG),
         "scorers": views.scorers({"C": 0.0021, "pure Python": 0.0834}),
         "tests": views.tests(report()),
         "matrix": views.matrix(BUGS),
@@ -295,7 +370,6 @@ def pictures(store: Store) -> dict[str, Picture]:
         "registry": views.registry(RELEASES),
         "trail": views.trail(TRAIL),
         "rollout": views.rollout(store, DEPLOYMENT),
-        "traffic": views.traffic(store, T0),
         "golden_signals": views.golden_signals(store, T0, T0 + 60, EVENTS),
         "scaling": views.scaling(store, T0, T0 + 60),
         "replicas": views.replicas(REPLICAS),
@@ -316,7 +390,12 @@ def pictures(store: Store) -> dict[str, Picture]:
         "inbox": views.inbox(EVENTS),
         "logs": views.logs(LOGS),
         "alerts": views.alerts(ALERTS),
+        "budget": views.budget(BUDGET),
+        "canary": views.canary(store),
+        "race": views.race(store, RACES),
+        "loops": views.loops(LOOPS),
         "doctor": views.doctor(DOCTOR),
+        "post_mortem": views.post_mortem(POST_MORTEM),
     }
 
 
@@ -328,6 +407,8 @@ def empties(store: Store) -> dict[str, Callable[[], Picture]]:
         "pipeline": lambda: views.pipeline([]),
         "build": lambda: views.build(None),
         "scorers": lambda: views.scorers({}),
+        "image": lambda: views.image(None, "No Docker engine answers."),
+        "image_log": lambda: views.image_log([]),
         "tests": lambda: views.tests(None),
         "matrix": lambda: views.matrix([]),
         "diff": lambda: views.diff(""),
@@ -335,11 +416,13 @@ def empties(store: Store) -> dict[str, Callable[[], Picture]]:
         "registry": lambda: views.registry([]),
         "trail": lambda: views.trail([]),
         "rollout": lambda: views.rollout(store, None),
-        "traffic": lambda: views.traffic(store, T0),
         "golden_signals": lambda: views.golden_signals(store, T0, T0 + 60),
         "scaling": lambda: views.scaling(store, T0, T0 + 60),
         "replicas": lambda: views.replicas([]),
         "endpoints": lambda: views.endpoints([]),
+        "budget": lambda: views.budget(replace(BUDGET, requests=0.0)),
+        "canary": lambda: views.canary(store),
+        "race": lambda: views.race(store, []),
         "memory": lambda: views.memory(store, T0, T0 + 60),
         "before_after": lambda: views.before_after({}),
         "services": lambda: views.services([]),
@@ -354,6 +437,7 @@ def empties(store: Store) -> dict[str, Callable[[], Picture]]:
         "logs": lambda: views.logs([]),
         "alerts": lambda: views.alerts([]),
         "doctor": lambda: views.doctor([]),
+        "post_mortem": lambda: views.post_mortem(None),
     }
 
 

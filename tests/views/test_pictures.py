@@ -10,12 +10,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
 from devops_lab import views
-from devops_lab.model import Outcome, TestReport
+from devops_lab.model import Analysis, TestReport
 from devops_lab.store import Store
 from devops_lab.views.picture import Picture
 from tests.views import examples
@@ -29,6 +30,8 @@ FACTS = {
     "pipeline": ["8 steps", "Lead time: 1.92 s", "transpile app.ts ✔ 172 ms"],
     "pipeline_failed": ["stopped at compile score.c", "compile score.c ✘", "test ○ skipped"],
     "build": ["ab12cd34", examples.DIGEST, "48.3 kB"],
+    "image": ["76.2 MB in 4 layers, built in 2.4 s", "2 base image, 1 from the cache, 1 new; 147.0 kB of it"],
+    "image_log": ["Step 2/3, 1 from the cache; the last 4 of 4 lines"],
     "scorers": ["39.7 times", "C: 2.1 ms"],
     "tests": ["48 of 50 passed", "test_total_with_voucher: failed", "gate is closed"],
     "matrix": ["2 of 4", "Escaped: slow-search, wrong-total"],
@@ -40,10 +43,12 @@ FACTS = {
     "rollout": ["1.0.0 → 1.1.0", "done after 6 s", "9 failed", "half of the traffic"],
     "rollout_steps": ["rolling 1.0.0 → 1.1.0", "5 steps"],
     "deployments": ["1.0.0 to 1.1.0 rolling done"],
-    "traffic": ["1320 requests", "9 failed"],
     "golden_signals": ["p95 in ms 2", "2 events marked", "97.1 MB"],
     "memory": ["r0 (1.1.0) 44.0 to 97.1 MB"],
     "scaling": ["1 to 4 replicas", "116 replica-seconds"],
+    "canary": ["goes on at 5 %", "worse at 50 %", "/api/search 214 ms against 12 ms"],
+    "race": ["Cheapest: by requests, 61 replica-seconds", "least waiting: always 4"],
+    "loops": ["open loop: 89 of 500", "closed loop: 4 of 400", "p95 2 ms"],
     "replicas": ["1 of 3", "r3 dead 1.1.0 killed by signal 9"],
     "endpoints": ["/api/search is the slowest", "812.0 ms"],
     "profile": ["distance (bento/search.py:41) takes 62 %"],
@@ -53,8 +58,15 @@ FACTS = {
     "complaints": ["3 complaints", "2.4 s", "2 of them about /api/search"],
     "inbox": ["alert.firing"],
     "logs": ["70 log lines", "17 error", "newest 50"],
+    "budget": [
+        "-25 % of the error budget",
+        "50 bad of 4000",
+        "40 were allowed",
+        "too fast over: fast, slow.",
+    ],
     "alerts": ["1 firing, 1 resolved, 1 pending"],
     "doctor": ["C compiler"],
+    "post_mortem": ["Incident 3: lock", "postmortems/incident-3.md", "INC-3"],
 }
 
 
@@ -159,11 +171,6 @@ def test_a_refused_rollout_tells_its_error(store: Store) -> None:
     assert "/readyz answered 503" in views.rollout(store, refused).html
 
 
-def test_traffic_with_failures_only(store: Store) -> None:
-    store.add_requests([Outcome(examples.T0 + n, "/", 0, 1.0, run="r") for n in range(3)])
-    assert "3 failed" in views.traffic(store, examples.T0).caption
-
-
 def test_a_stale_metric_leaves_a_gap_not_a_zero(store: Store) -> None:
     from devops_lab.views.running import gather
 
@@ -194,16 +201,9 @@ def test_a_build_under_way_and_one_that_failed_show_as_such(store: Store) -> Non
 
 
 def test_endpoints_takes_the_customers_rows_in_seconds() -> None:
-    row = {
-        "endpoint": "/",
-        "release": "1.0.0",
-        "rate": 10.0,
-        "failed": 5,
-        "requests": 50,
-        "p50": 0.1,
-        "p95": 0.25,
-        "p99": 0.3,
-    }
+    row = SimpleNamespace(
+        endpoint="/", release="1.0.0", rate=10.0, failed=5, requests=50, p50=0.1, p95=0.25, p99=0.3
+    )
     picture = views.endpoints([row])
     assert "/ (1.0.0) is the slowest: p95 250.0 ms" in picture.caption
     assert "1.00" in picture.html  # 10 requests a second, one in ten failed
@@ -230,3 +230,10 @@ def test_importing_views_is_light() -> None:
     code = f"import sys, devops_lab.views; print([m for m in '{heavy}'.split(', ') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_canary_that_nobody_came_to_see(store: Store) -> None:
+    store.put(Analysis(3, 10, 0.0, "1.1.0", "1.0.0", "too little data", []))
+    picture = views.canary(store)
+    assert "1.1.0 as a canary of 1.0.0: too little data at 10 %" in picture.caption
+    assert picture.png

@@ -21,6 +21,7 @@ class Config:
     release: str = "0"
     replica: str = "local"
     log_level: str = "INFO"
+    drain_seconds: float = 0.0  # how long it says "not ready" before it stops
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Config:
@@ -31,9 +32,13 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Config:
     url = environment.get("DATABASE_URL") or Config.database_url
     if not url.startswith(("sqlite:///", "postgresql://")):
         raise ConfigError(f"DATABASE_URL is {url!r}; expected sqlite:///FILE or postgresql://…")
+    drain = environment.get("BENTO_DRAIN_SECONDS", "0")
+    if not drain.replace(".", "", 1).isdecimal():
+        raise ConfigError(f"BENTO_DRAIN_SECONDS is {drain!r}; expected a number of seconds")
     return Config(
         database_url=url,
         release=environment.get("BENTO_RELEASE") or bento.__version__,
         replica=environment.get("BENTO_REPLICA", "local"),
         log_level=level,
+        drain_seconds=float(drain),
     )

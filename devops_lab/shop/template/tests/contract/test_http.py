@@ -17,9 +17,10 @@ import pytest
 class Server:
     """One `bento serve` on a free port."""
 
-    def __init__(self, database):
+    def __init__(self, database, **more):
         environment = {
             **os.environ,
+            **more,
             "DATABASE_URL": f"sqlite:///{database}",
             "BENTO_RELEASE": "4.5.6",
             "BENTO_REPLICA": "contract-1",
@@ -162,3 +163,17 @@ def test_sigterm_finishes_what_is_in_flight(server):
     assert set(order) >= {"time", "level", "message", "logger", "release", "replica"}
     assert (order["method"], order["endpoint"], order["status"]) == ("POST", "/api/orders", 201)
     assert order["seconds"] > 0
+
+
+def test_it_says_that_it_is_about_to_stop_and_serves_on_meanwhile(servers):
+    server = Server(servers[0], BENTO_DRAIN_SECONDS="60")
+    try:
+        assert server.request("GET", "/readyz")[0] == 200
+        server.process.send_signal(signal.SIGTERM)
+        while (ready := server.request("GET", "/readyz"))[0] == 200:
+            pass
+        assert (ready[0], json.loads(ready[2])["detail"]) == (503, "This replica is about to stop.")
+        assert server.request("GET", "/api/menu")[0] == 200
+        assert server.request("GET", "/healthz")[0] == 200
+    finally:
+        assert server.stop() in (0, -signal.SIGTERM)  # the second one does not wait

@@ -18,7 +18,14 @@ def test_the_environment_wins():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"BENTO_LOG_LEVEL": "loud"}, {"DATABASE_URL": "mysql://db/bento"}, {"DATABASE_URL": "bento.db"}]
+    "wrong",
+    [
+        {"BENTO_LOG_LEVEL": "loud"},
+        {"DATABASE_URL": "mysql://db/bento"},
+        {"DATABASE_URL": "bento.db"},
+        {"BENTO_DRAIN_SECONDS": "soon"},
+        {"BENTO_DRAIN_SECONDS": "-1"},
+    ],
 )
 def test_nonsense_is_refused_with_its_name(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):

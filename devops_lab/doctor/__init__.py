@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import platform
 import shutil
-import socket
 import subprocess
 import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from devops_lab import settings
 
@@ -40,6 +37,8 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look at everything; nothing is changed, and nothing takes longer than a few seconds."""
+    from devops_lab.doctor.containers import containers
+
     looks = (
         python,
         git,
@@ -52,11 +51,8 @@ def examine() -> list[Finding]:
         memory,
         cores,
         process,
-        docker,
-        swarm,
-        browser,
     )
-    return [look() for look in looks]
+    return [*(look() for look in looks), *containers(), browser()]
 
 
 def table(rows: list[Finding]) -> str:
@@ -175,53 +171,6 @@ def profiler() -> Finding:
         return Finding("py-spy", True, f"py-spy {package('py-spy')} may read other processes")
     advice = "Allow it until the next boot: sudo sysctl kernel.yama.ptrace_scope=0"
     return Finding("py-spy", None, f"ptrace_scope is {level}: own children only", advice)
-
-
-def docker() -> Finding:
-    """Ask the Docker engine itself, over its socket, for its version."""
-    answer = docker_says("/_ping")
-    if answer:
-        return Finding("engine: docker", True, f"answers ({docker_address()})")
-    advice = "Optional: install and start Docker, or set DOCKER_HOST."
-    if Path("/var/run/docker.sock").exists() and not os.access("/var/run/docker.sock", os.W_OK):
-        advice = (
-            "It is there, but this user may not talk to it: sudo usermod -aG docker $USER, then log in again."
-        )
-    return Finding("engine: docker", None, "no answer", advice)
-
-
-def swarm() -> Finding:
-    import json
-
-    answer = docker_says("/info")
-    state = json.loads(answer).get("Swarm", {}).get("LocalNodeState", "inactive") if answer else "no answer"
-    advice = (
-        "" if state == "active" else "Optional: `docker swarm init` makes this engine a cluster of one node."
-    )
-    return Finding("engine: swarm", state == "active" or None, state, advice)
-
-
-def docker_address() -> str:
-    return os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
-
-
-def docker_says(path: str) -> str:
-    """GET one path of the Docker API; nothing when nobody answers within two seconds."""
-    address = urlsplit(docker_address())
-    connection = http.client.HTTPConnection(address.hostname or "localhost", address.port or 2375, timeout=2)
-    try:
-        if address.scheme == "unix":
-            connection.sock = socket.socket(socket.AF_UNIX)
-            connection.sock.settimeout(2)
-            connection.sock.connect(address.path)
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        body = answer.read().decode("utf-8", "replace")
-        return body if answer.status == 200 else ""
-    except (OSError, http.client.HTTPException, AttributeError):
-        return ""
-    finally:
-        connection.close()
 
 
 def browser() -> Finding:
