@@ -227,7 +227,12 @@ def test_the_loss_of_a_node_is_seen_told_and_healed(world: World, cluster: list[
     assert set(down.data["replicas"]) >= lost
     assert {r.node for r in healthy(world)} == {n.name for n in cluster} - {crowded.name}
     crowded.start()
-    until(lambda: world.store.events(kind="node.back", since=began), "the node to be back", seconds=60)
+    until(
+        lambda: world.store.events(kind="node.back", since=began),
+        "the node to be back",
+        seconds=60,
+        evidence=crowded.words,
+    )
 
 
 def test_orders_survive_all_of_it(world: World) -> None:
