@@ -81,8 +81,8 @@ class Node:
     def start(self) -> None:
         """Make its namespaces, lay its cable, and start its dockerd; also after it was lost."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        # What a machine keeps in /run is gone after a reset. Process numbers mean nothing in a new PID namespace:
-        # a dockerd that finds the one of its old containerd taken waits for that in vain.
+        # What a machine keeps in /run is gone after a reset. Process numbers mean nothing in a new PID
+        # namespace: a dockerd that finds the one of its old containerd taken waits for that in vain.
         (self.folder / "pid").unlink(missing_ok=True)
         shutil.rmtree(self.folder / "exec", ignore_errors=True)
         with (self.folder / "log").open("ab") as log:
