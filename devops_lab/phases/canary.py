@@ -23,7 +23,7 @@ LEVEL = 0.05  # how often chance may turn a good version away: in a whole rollou
 MIN_REQUESTS = 40  # of each version in a look; fewer miss one failure in five too often
 PATIENCE_SECONDS = 15.0  # for so many to come
 MIN_OF_ENDPOINT = 5  # answers of each version
-SLOWER_FACTOR, SLOWER_SECONDS = 1.5, 0.05  # a mean answer below either is no reason, however sure it is
+SLOWER_FACTOR, SLOWER_SECONDS = 2.0, 0.025  # a mean answer below either is no reason, however sure it is
 MORE_ERRORS = 0.02  # share of failed requests above the stable version's; less is no reason
 PROBES = ("/metrics", "/healthz", "/readyz")
 
