@@ -213,7 +213,7 @@ def _furnish(root: Path, settings: Settings) -> None:
         found_repository(root / "origin.git", root / "shop", date.today())
         configuration.write(root, settings)
         store = Store(root / "lab.db")
-        store.event("plan", "lab.founded", "lab", "A new lab.", who=settings.learner)
+        store.event("welcome", "lab.founded", "lab", "A new lab.", who=settings.learner)
         store.close()
         (root / MAKING).unlink()
     finally:

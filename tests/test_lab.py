@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from devops_lab import lab as labs
-from devops_lab import settings
+from devops_lab import settings, views
 from devops_lab.errors import BadInput, DiskFull, LabError, LabInUse, MissingTool, NotALab, TimedOut
 from devops_lab.git import git
 from devops_lab.lab import MAKING, RUN_VARIABLE, Lab
@@ -59,6 +59,7 @@ def test_open_founds_a_lab(tmp_path: Path) -> None:
         assert "v1.0.0" in git(lab.world.shop, "tag")
         (event,) = lab.store.events(kind="lab.founded")
         assert event.who == "Ada"
+        assert "0 of 10" in views.lifecycle(lab.store).caption, "to open a lab is not to plan"
         assert (lab.url, lab.replicas()) == ("", [])
     assert (root / "run").stat().st_mode & 0o077 == 0
 

@@ -59,7 +59,7 @@ class World:
         engine, choice = choose(self.root, self.settings), chosen(self.root, self.settings)
         if self.settings.engine == "auto" and not self.store.events(kind="engine.chosen", limit=1):
             text = f"{choice.engine}: {choice.why}"
-            self.store.event("plan", "engine.chosen", "lab", text, who="the lab", engine=choice.engine)
+            self.store.event("welcome", "engine.chosen", "lab", text, who="the lab", engine=choice.engine)
         return engine
 
     @cached_property

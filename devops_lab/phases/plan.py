@@ -212,7 +212,10 @@ class Plan:
         return item
 
     def finish(self, item: str) -> Item:
-        """Mark an item as done, today, in the current sprint; safe to repeat."""
+        """Mark an item as done, today, in the current sprint; safe to repeat.
+
+        One that carries evidence from production closes the loop: the lifecycle map lights up "Repeat".
+        """
         items = {each.id: each for each in self._items()}
         found = items[choice("item", item, tuple(items))]
         if found.status == "done":
@@ -221,9 +224,11 @@ class Plan:
         number = sprint.number if sprint else 1 + max((each.sprint for each in items.values()), default=0)
         done = replace(found, status="done", done_on=date.today().isoformat(), sprint=number)
         self._save(done, f"docs(backlog): {item} is done")
-        self.store.event(
-            "plan", "plan.finished", f"item:{item}", found.title, who=self.world.settings.learner
-        )
+        who = self.world.settings.learner
+        self.store.event("plan", "plan.finished", f"item:{item}", found.title, who=who)
+        if found.evidence:  # production asked for it: the loop has been walked once round
+            text = f"{found.title}; asked for by {', '.join(found.evidence)}"
+            self.store.event("repeat", "repeat.closed", f"item:{item}", text, who=who)
         return done
 
     # ---- the file

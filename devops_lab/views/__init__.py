@@ -25,11 +25,11 @@ from devops_lab.views.making import (
 )
 from devops_lab.views.picture import Picture
 from devops_lab.views.planning import board, forecast, lifecycle, modes
+from devops_lab.views.profiling import profile
 from devops_lab.views.running import (
     endpoints,
     golden_signals,
     memory,
-    profile,
     replicas,
     scaling,
     value_clock,

@@ -1,10 +1,10 @@
-"""Views of production: the four golden signals, memory, scaling, delivered value, replicas, profiles."""
+"""Views of production: the four golden signals, memory, scaling, delivered value, replicas."""
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -228,71 +228,3 @@ def _endpoint(row: Any) -> tuple[str, float, float, float | None, float | None, 
     errors = row.rate * row.failed / max(row.requests, 1)
     name = f"{row.endpoint} ({row.release})" if row.release else row.endpoint
     return name, row.rate, errors, 1000 * row.p50, 1000 * row.p95, 1000 * row.p99
-
-
-# ---- the profile of a replica
-def profile(found: Any) -> Picture:
-    """Where a live replica spends its time: functions by share, and its call stacks as an icicle.
-
-    Args:
-        found: has `functions` (name -> share, 0..1) and perhaps `stacks` ("a;b;c" -> samples).
-    """
-    functions: dict[str, float] = dict(getattr(found, "functions", None) or {})
-    top = dict(sorted(functions.items(), key=lambda pair: -pair[1])[:10])
-    if not top:
-        return look.nothing("the profile", "No samples: the replica had nothing to do.")
-    stacks = getattr(found, "stacks", None) or {}
-    fig, axes = look.figure(1 + bool(stacks), 1, height=4.5 if stacks else 1.0 + 0.3 * len(top))
-    percent = [(_short(name, 44), 100 * share) for name, share in top.items()]
-    colours = [look.ORANGE] + [look.SKY] * 9
-    look.bars(axes[0], percent, [f"{value:.0f} %" for _, value in percent], colours)
-    look.label(axes[0], "% of the time in the function itself")
-    if stacks:
-        _icicle(axes[1], {tuple(key.split(";")): float(count) for key, count in stacks.items()})
-    first = next(iter(top))
-    caption = f"{first} takes {100 * top[first]:.0f} % of the time in which the replica worked."
-    told = "; ".join(f"{name} {100 * share:.0f} %" for name, share in top.items())
-    return look.drawn(fig, caption, f"{caption} {told}.")
-
-
-def _icicle(ax: Axes, stacks: Mapping[tuple[str, ...], float]) -> None:
-    """Each frame as wide as its share of the samples; the outer frames that all stacks share are left out."""
-    while stacks and len({key[:1] for key in stacks}) == 1 and all(len(key) > 1 for key in stacks):
-        stacks = {key[1:]: count for key, count in stacks.items()}
-    total = sum(stacks.values()) or 1
-    level = [(0.0, stacks)]
-    for row in range(7):
-        deeper: list[tuple[float, Mapping[tuple[str, ...], float]]] = []
-        for left, part in level:
-            for name in dict.fromkeys(key[0] for key in part):
-                inside = {key: count for key, count in part.items() if key[0] == name}
-                wide = 100 * sum(inside.values()) / total
-                if wide >= 0.5:
-                    _frame(ax, row, left, wide, name)
-                    deeper.append((left, _below(inside)))
-                left += wide
-        level = [(left, part) for left, part in deeper if part]
-    ax.set(xlim=(0, 100), yticks=[])
-    ax.invert_yaxis()
-    ax.grid(visible=False)
-    look.label(ax, "Call stacks: the caller above, what it called below", "% of the samples")
-
-
-def _below(stacks: Mapping[tuple[str, ...], float]) -> dict[tuple[str, ...], float]:
-    found: dict[tuple[str, ...], float] = defaultdict(float)
-    for key, count in stacks.items():
-        if len(key) > 1:
-            found[key[1:]] += count
-    return found
-
-
-def _frame(ax: Axes, row: int, left: float, wide: float, name: str) -> None:
-    colour = ("#fbe3b3", "#f3cf80")[row % 2]
-    ax.barh(row, wide, left=left, height=0.94, color=colour, edgecolor="white", linewidth=1)
-    room = int(wide * 1.15)
-    if room >= 6:
-        ax.text(left + wide / 2, row, _short(name.split(" (")[0], room), ha="center", va="center", fontsize=7)
-
-
-def _short(name: str, room: int) -> str:
-    return name if len(name) <= room else name[: room - 1] + "…"

@@ -175,10 +175,14 @@ def test_finish_and_add(plan: Plan) -> None:
     assert ("item:E", "because of", "alert:memory") in [row[:3] for row in plan.store.trail("item:E")]
     with pytest.raises(BadInput, match="already"):
         plan.add(Item("E", "again", "bug", 1, 8))
+    assert plan.store.events(phase="repeat") == []  # nothing that production asked for is done yet
+    plan.finish("E")
+    (closed,) = plan.store.events(phase="repeat")
+    assert (closed.subject, "alert:memory" in closed.message) == ("item:E", True)
     text = git(plan.world.origin, "show", "main:backlog.yaml")
     assert "  # the next one is dull, and B needs it\n  - id: C\n" in text
     assert text.index("id: E") < text.index("id: X1")
-    assert len(git(plan.world.origin, "log", "--format=%h", "main").split()) == 3
+    assert len(git(plan.world.origin, "log", "--format=%h", "main").split()) == 4
 
 
 def test_an_item_that_would_break_the_backlog_is_not_written(plan: Plan) -> None:

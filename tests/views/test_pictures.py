@@ -18,6 +18,7 @@ from PIL import Image
 from devops_lab import views
 from devops_lab.model import Analysis, TestReport
 from devops_lab.store import Store
+from devops_lab.views import profiling
 from devops_lab.views.picture import Picture
 from tests.views import examples
 
@@ -237,3 +238,19 @@ def test_a_canary_that_nobody_came_to_see(store: Store) -> None:
     picture = views.canary(store)
     assert "1.1.0 as a canary of 1.0.0: too little data at 10 %" in picture.caption
     assert picture.png
+
+
+def test_a_flame_graph_begins_with_the_shops_own_call_and_ends_with_the_guilty_function() -> None:
+    outer = "Thread._bootstrap (threading.py:9);WorkerThread.run (anyio/_backends/_asyncio.py:1);"
+    stacks = {
+        outer + "find (bento/app.py:3);rank (bento/search.py:9);distance (bento/search.py:2)": 60,
+        outer + "find (bento/app.py:3);rank (bento/search.py:9)": 20,
+        "main (bento/__main__.py:9);BaseEventLoop.run_forever (asyncio/base_events.py:5)": 20,
+    }
+    flames = profiling._flames(profiling._without_plumbing(stacks))
+    assert [(f.name.split(" ")[0], f.depth, f.left, f.wide) for f in flames] == [
+        ("find", 0, 0.0, 80.0),
+        ("BaseEventLoop.run_forever", 0, 80.0, 20.0),
+        ("rank", 1, 0.0, 80.0),
+        ("distance", 2, 0.0, 60.0),
+    ]
