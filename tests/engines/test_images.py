@@ -124,6 +124,19 @@ def registry_name(registry: Registry) -> str:
 
 
 @pytest.mark.docker
+def test_a_full_registry_is_told_and_has_nothing_half(registry: Registry) -> None:
+    client, name = registry.docker.client, registry_name(registry)
+    room = {"type": "tmpfs", "device": "tmpfs", "o": "size=2m,uid=10001"}
+    client.volumes.create(name, driver_opts=room, labels=labels(registry.root, "registry"))
+    images, python = Images(registry.docker, registry.root, registry), find(registry.docker, "python")
+    with pytest.raises(DiskFull, match="The registry is full") as told:
+        images.push(images.look(python, "9.9.9"))
+    assert "docker system df" in told.value.next_step
+    assert registry.digest_of("9.9.9") == ""
+    assert [tag for tag in client.images.get(python).tags if "9.9.9" in tag] == []
+
+
+@pytest.mark.docker
 def test_a_public_image_is_pulled_by_its_digest(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     """From a registry of our own: the way is the same, and no network is needed."""
     docker = registry.docker
