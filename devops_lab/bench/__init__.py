@@ -76,9 +76,13 @@ def run_bench(smoke: bool = False, tell: Callable[[Row], None] | None = None) ->
             add(*image_rows(lab, times))
             add(Row("rollback decided > previous version serves all", operating.rolled_back(lab), "s", 1.0))
             add(Row("peak starts > enough replicas serve", operating.peak_served(lab), "s", 10.0))
+            add(*agent_rows(lab, smoke))
         finally:
             raw.close()
             lab.clean()
+        if not images.why_not(lab.settings):
+            seconds = operating.rolled_back_on("docker", Path(folder))
+            add(Row("rollback decided > previous version serves all, docker", seconds, "s", 5.0))
     return rows
 
 
@@ -145,6 +149,16 @@ def image_rows(lab: Lab, times: int) -> list[Row]:
         Row(f"{what}, the lab", statistics.median(ours for ours, _ in pairs), "s"),
         Row(f"{what}, docker", statistics.median(theirs for _, theirs in pairs), "s"),
         Row(f"{what}, lab / docker", statistics.median(ours / theirs for ours, theirs in pairs), "x", 1.1),
+    ]
+
+
+def agent_rows(lab: Lab, smoke: bool) -> list[Row]:
+    """What the agent costs while it looks after a busy production."""
+    percent, megabytes = operating.agent_cost(lab, 3.0 if smoke else operating.BUSY_SECONDS)
+    what = f"the agent, {operating.BUSY_REPLICAS} replicas, {operating.BUSY_RATE:g} requests/s"
+    return [
+        Row(f"{what}: of one core", percent, "% CPU", 5.0),
+        Row(f"{what}: resident", megabytes, "MB", 60.0),
     ]
 
 

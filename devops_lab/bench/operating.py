@@ -1,18 +1,26 @@
-"""Bars of Operate: how soon a rollback serves everybody, and how soon a peak has enough replicas."""
+"""Bars of Operate: a rollback, a peak, and what the agent itself costs."""
 
 from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Event
 
 from devops_lab.lab import Lab
 from devops_lab.model import Behaviour, ScalingPolicy
 from devops_lab.phases.verify import ask
-from devops_lab.waits import until
+from devops_lab.processes import process_of
+from devops_lab.story import FIRST_FEATURE, first, ship
+from devops_lab.waits import pause, until
 
 QUIET, PEAK, TARGET = 5.0, 90.0, 25.0  # requests per second; the target is a replica's
 QUIET_SECONDS = 4.0
+BUSY_REPLICAS, BUSY_RATE, BUSY_SECONDS = (
+    4,
+    200.0,
+    15.0,
+)  # what the agent looks after when its cost is measured
 
 
 def rolled_back(lab: Lab) -> float:
@@ -55,3 +63,31 @@ def peak_served(lab: Lab) -> float:
             return time.time() - began
     finally:
         lab.operate.autoscale(None)
+
+
+def rolled_back_on(engine: str, folder: Path) -> float:
+    """The same on another engine, in a lab of its own that is removed again."""
+    lab = Lab.open(folder / engine, engine=engine)
+    try:
+        first(lab)
+        lab.deploy.run(ship(lab, FIRST_FEATURE, why="bench").version, why="bench")
+        return rolled_back(lab)
+    finally:
+        lab.clean()
+
+
+def agent_cost(lab: Lab, seconds: float = BUSY_SECONDS) -> tuple[float, float]:
+    """What the agent needs to look after busy production: (percent of one core, resident megabytes)."""
+    lab.deploy.scale(BUSY_REPLICAS, why="bench")
+    identity = lab.world.control.identity()
+    agent = process_of(*identity) if identity else None
+    assert agent
+    with lab.operate.load(BUSY_RATE, seconds + 30.0) as run:
+        until(lambda: len(lab.store.requests(run=run.id)) > BUSY_RATE, "customers", seconds=30)
+        before, began = agent.cpu_times(), time.perf_counter()
+        pause(seconds)
+        after, took = agent.cpu_times(), time.perf_counter() - began
+        memory = agent.memory_info().rss
+        run.stop()
+    spent = after.user + after.system - before.user - before.system
+    return 100 * spent / took, memory / 1e6
