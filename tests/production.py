@@ -17,7 +17,7 @@ import pytest
 
 from devops_lab import settings
 from devops_lab.control import Control, teardown
-from devops_lab.engines.docker import Docker
+from devops_lab.engines.docker import ROLE_LABEL, Docker
 from devops_lab.engines.environments import template_for
 from devops_lab.engines.images import Images
 from devops_lab.engines.postgres import password
@@ -175,6 +175,9 @@ def renewed(lab: World) -> Iterator[World]:
         teardown(world.root)
         world.engine.sweep([])
         shutil.rmtree(world.production, ignore_errors=True)
+        for container in Docker().containers(world.root):  # a test's own
+            if container.labels[ROLE_LABEL] not in ("registry", "postgres", "replica"):
+                Docker().remove(container)
         if Docker().find(world.root, "postgres"):
             sql(world, "drop schema public cascade; create schema public")
         world.store.close()
