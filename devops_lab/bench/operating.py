@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +10,7 @@ from threading import Event
 
 from devops_lab.lab import Lab
 from devops_lab.model import Behaviour, ScalingPolicy
+from devops_lab.phases.scaling import measure
 from devops_lab.phases.verify import ask
 from devops_lab.processes import process_of
 from devops_lab.story import FIRST_FEATURE, first, ship
@@ -49,6 +51,7 @@ def peak_served(lab: Lab) -> float:
     """Seconds from the start of a peak until the autoscaler has brought as many replicas as it needs."""
     needed = -(-PEAK // TARGET)
     lab.deploy.scale(1, why="bench")
+    until(lambda: asked_of_each(lab) < TARGET, "those who came before to be forgotten", seconds=30)
     policy = ScalingPolicy("requests_per_second", TARGET, 1, int(needed), scale_in=Behaviour(60.0))
     curve = [(0.0, QUIET), (QUIET_SECONDS, QUIET), (QUIET_SECONDS + 0.1, PEAK), (60.0, PEAK)]
     lab.operate.autoscale(policy)
@@ -63,6 +66,12 @@ def peak_served(lab: Lab) -> float:
             return time.time() - began
     finally:
         lab.operate.autoscale(None)
+
+
+def asked_of_each(lab: Lab) -> float:
+    """Requests per second of the busiest replica, as the autoscaler sees them; endless when it sees none."""
+    healthy = {r.id for r in lab.replicas() if r.state == "healthy"}
+    return max(measure(lab.world, "requests_per_second", healthy, time.time()), default=math.inf)
 
 
 def rolled_back_on(engine: str, folder: Path) -> float:
