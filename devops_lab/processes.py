@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import os
 import signal
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +16,11 @@ import psutil
 
 OWNER = "DEVOPS_LAB_PROCESS_OF"  # each process that a lab starts carries its lab's path under this name
 HOST = "127.0.0.1"
+YAMA = Path("/proc/sys/kernel/yama/ptrace_scope")
+SET_PTRACER, ANYBODY = (
+    0x59616D61,
+    2 ** (8 * ctypes.sizeof(ctypes.c_ulong)) - 1,
+)  # of prctl
 Identity = tuple[int, float]  # process number, start time
 
 
@@ -21,6 +28,24 @@ def clean_environment(**more: str) -> dict[str, str]:
     """This process's environment, without what would leak its own Python into a child's."""
     dropped = {"PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__"}
     return {k: v for k, v in os.environ.items() if k not in dropped} | more
+
+
+def lets_profilers_in() -> Callable[[], object] | None:
+    """What a child calls before it becomes its program, so that py-spy may look into it; None: no need.
+
+    Where Linux' Yama lets a process trace its own children only (`ptrace_scope` 1, as Ubuntu has it), a
+    process may say itself who else may: here any of the same user. The kernel keeps that until it ends.
+
+    Source: PR_SET_PTRACER(2const), and the kernel's Documentation/admin-guide/LSM/Yama.rst.
+    """
+    try:
+        restricted = YAMA.read_text().strip() == "1"
+    except OSError:  # no Yama here
+        return None
+    if not restricted:
+        return None
+    prctl = ctypes.CDLL(None).prctl  # looked up here: between fork and exec as little as possible may happen
+    return functools.partial(prctl, SET_PTRACER, ctypes.c_ulong(ANYBODY), 0, 0, 0)
 
 
 def created_at(pid: int) -> float:

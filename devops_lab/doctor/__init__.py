@@ -163,14 +163,21 @@ def profiler() -> Finding:
     if not package("py-spy"):
         return Finding("py-spy", None, "not found", "pip install py-spy: Operate profiles with it.")
     if sys.platform == "darwin" and os.geteuid() != 0:
-        return Finding("py-spy", None, "needs root on macOS", "Run the profile step with sudo, or on Linux.")
+        return Finding(
+            "py-spy",
+            None,
+            "needs root on macOS",
+            "Operate's profile is left out; its notebook says so and goes on.",
+        )
     scope = Path("/proc/sys/kernel/yama/ptrace_scope")
     level = int(scope.read_text()) if scope.exists() else 0
     root = hasattr(os, "geteuid") and os.geteuid() == 0
     if level == 0 or (root and level < 3):
         return Finding("py-spy", True, f"py-spy {package('py-spy')} may read other processes")
-    advice = "Allow it until the next boot: sudo sysctl kernel.yama.ptrace_scope=0"
-    return Finding("py-spy", None, f"ptrace_scope is {level}: own children only", advice)
+    if level == 1:  # a replica of the process engine says by itself that it may be looked into
+        return Finding("py-spy", True, f"py-spy {package('py-spy')} may read processes that allow it")
+    advice = "Operate's profile is left out. Until the next boot: sudo sysctl kernel.yama.ptrace_scope=1"
+    return Finding("py-spy", None, f"ptrace_scope is {level}: no process may be read", advice)
 
 
 def browser() -> Finding:

@@ -24,6 +24,7 @@ from devops_lab.processes import (
     created_at,
     end,
     free_port,
+    lets_profilers_in,
     process_of,
     processes_of,
 )
@@ -196,6 +197,7 @@ class ProcessEngine:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=lets_profilers_in(),
             )
         self._children[child.pid] = child
         created = created_at(child.pid)

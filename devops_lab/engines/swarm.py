@@ -24,9 +24,9 @@ from devops_lab.engines.cluster import (
     port_of,
 )
 from devops_lab.engines.containers import ContainerEngine
-from devops_lab.engines.docker import named
+from devops_lab.engines.docker import Gone, named
 from devops_lab.engines.following import Follower
-from devops_lab.engines.measuring import Meter
+from devops_lab.engines.measuring import Meter, profiling_refused, visible
 from devops_lab.engines.nodework import kill_on_node
 from devops_lab.engines.selfmeasured import Told, told_by
 from devops_lab.engines.service import (
@@ -45,6 +45,7 @@ from devops_lab.engines.service import (
 )
 from devops_lab.errors import LabError, TimedOut
 from devops_lab.model import Pool, Replica, Usage
+from devops_lab.processes import created_at
 from devops_lab.settings import Settings
 from devops_lab.waits import until
 
@@ -70,18 +71,18 @@ class SwarmEngine(ContainerEngine):
         self._where: dict[str, tuple[str, int]] = {}  # task -> its address, which Swarm forgets when it ends
         self._killed: dict[str, str] = {}  # task -> how it ended, when that was us
         self._told: dict[str, Told] = {}  # task -> what it said of itself last
+        self._processes: dict[str, tuple[int, float]] = {}  # container -> its process here, and its start
 
     def capabilities(self) -> Capabilities:
+        blind = profiling_refused()
         return Capabilities(
             heals=True,
             limits=True,
             images=True,
             nodes=True,
             rolls=True,
-            profiles=False,
-            why_not={
-                "profiles": "A replica may run on another machine; py-spy looks into processes of this one."
-            },
+            profiles=not blind,
+            why_not={"profiles": blind} if blind else {},
         )
 
     # ---- what is wanted
@@ -147,6 +148,8 @@ class SwarmEngine(ContainerEngine):
             self._follow(replica, task)
         there = {task["ID"] for task in tasks}
         self._where = {task: where for task, where in self._where.items() if task in there}
+        known = {container_id(task) for task in tasks}
+        self._processes = {name: found for name, found in self._processes.items() if name in known}
         return found
 
     def _replica_of(self, task: Json, node: Machine | None) -> Replica:
@@ -154,8 +157,9 @@ class SwarmEngine(ContainerEngine):
         if node and (port := port_of(task)):
             self._where[task["ID"]] = node.address, port
         host, port = self._where.get(task["ID"], (node.address if node else "", 0))
+        pid, created = self._process(task)
         replica = Replica(
-            name_of(task), about[POOL], about[RELEASE], host, port, 0, 0.0,
+            name_of(task), about[POOL], about[RELEASE], host, port, pid, created,
             started=moment(task["CreatedAt"]), engine=self.name, handle=task["ID"],
             node=node.name if node else "",
         )  # fmt: skip
@@ -166,6 +170,21 @@ class SwarmEngine(ContainerEngine):
         return replace(
             replica, state="draining" if task["DesiredState"] in ("shutdown", "remove") else "starting"
         )
+
+    def _process(self, task: Json) -> tuple[int, float]:
+        """A task's process as this machine numbers it, and its start; zeros on other nodes."""
+        container = container_id(task)
+        if not container or task.get("NodeID") != self.cluster.here.id:
+            return 0, 0.0
+        if container not in self._processes:
+            try:
+                with self.cluster.calls("look for a task's process"):
+                    state = self.cluster.client.api.inspect_container(container)["State"]
+                pid = visible(int(state["Pid"]), container) if state["Running"] else 0
+                self._processes[container] = (pid, created_at(pid) if pid else 0.0)
+            except (Gone, LabError):
+                return 0, 0.0
+        return self._processes[container]
 
     def machines(self) -> dict[str, bool]:
         return {machine.name: machine.up for machine in self._machines.values()}

@@ -172,6 +172,10 @@ class Operate:
         """
         return profiling.profile(self.world, replica, seconds)
 
+    def why_no_profile(self) -> str:
+        """Why no replica can be profiled on this machine, in plain words; empty when one can."""
+        return profiling.why_not(self.world)
+
     # ---- break on purpose
     def kill(self, replica: str = "") -> Replica:
         """End a replica the hard way (`kill -9`), as a crash would: no goodbye, nothing finished.

@@ -54,24 +54,22 @@ class Profile:
         return next(iter(self.application), "")
 
 
+def why_not(world: World) -> str:
+    """Why no replica can be looked into here, in plain words; empty when one can: it is tried."""
+    try:
+        _spy("dump", find_replica(world, ""))
+    except LabError as error:
+        return error.wrong
+    return ""
+
+
 def profile(world: World, replica_id: str, seconds: float) -> Profile:
     """Sample one live replica; see `Operate.profile`."""
-    able = world.engine.capabilities()
-    if not able.profiles:
-        raise MissingTool(
-            f"py-spy can't look into the replicas of the {world.engine.name} engine: "
-            + able.why_not.get("profiles", "their processes are not of this machine"),
-            expected="a process of this machine that this user may trace",
-            next_step="The endpoint figures work without it; a lab on the process engine can be looked into.",
-        )
     replica = find_replica(world, replica_id)
     target = world.root / "run" / f"profile-{replica.id}.txt"
-    command = [py_spy(), "record", "--pid", str(replica.pid), "--duration", str(max(1, round(seconds)))]
     options = ["--rate", str(SAMPLES_PER_SECOND), "--format", "raw", "--function", "--output", str(target)]
     started = time.time()
-    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=seconds + 30)
-    if done.returncode:
-        raise explain(done.stderr, replica)
+    _spy("record", replica, "--duration", str(max(1, round(seconds))), *options, seconds=seconds)
     found = parse(target.read_text(encoding="utf-8"))
     target.unlink()
     result = Profile(replica.id, replica.release, started, max(1, round(seconds)), *found)
@@ -80,6 +78,13 @@ def profile(world: World, replica_id: str, seconds: float) -> Profile:
     world.store.event("operate", "profile.done", f"replica:{replica.id}", f"{result.samples} samples: {top}")
     world.store.link(f"profile:{result.key}", "of", f"release:{replica.release}")
     return result
+
+
+def _spy(do: str, replica: Replica, *options: str, seconds: float = 0.0) -> None:
+    command = [py_spy(), do, "--pid", str(replica.pid), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 30)
+    if done.returncode:
+        raise explain(done.stderr, replica)
 
 
 def parse(raw: str) -> tuple[int, dict[str, float], dict[str, float], dict[str, int], int]:
@@ -109,11 +114,14 @@ def parse(raw: str) -> tuple[int, dict[str, float], dict[str, float], dict[str, 
 
 
 def find_replica(world: World, replica_id: str) -> Replica:
-    """The replica that is asked for, or the one that uses most CPU."""
-    live = {r.id: r for r in world.store.all(Replica) if r.state in ("healthy", "unhealthy") and r.pid}
-    if replica_id in live:
-        return live[replica_id]
-    if replica_id or not live:
+    """The replica that is asked for, or the one that uses most CPU, of those whose process is visible here.
+
+    Raises:
+        BadInput: there is no such replica, or none at all.
+        MissingTool: nobody may look into this engine's replicas, or none runs on this machine.
+    """
+    live = {r.id: r for r in world.store.all(Replica) if r.state in ("healthy", "unhealthy")}
+    if replica_id not in live and (replica_id or not live):
         raise BadInput(
             f"There is no replica {replica_id!r} to look into."
             if replica_id
@@ -121,8 +129,18 @@ def find_replica(world: World, replica_id: str) -> Replica:
             expected=", ".join(live) or "a running replica",
             next_step="Leave the name out to take the busiest one." if live else "Deploy a version first.",
         )
+    wanted = [live[replica_id]] if replica_id else list(live.values())
+    refused = world.engine.capabilities().why_not.get("profiles", "")
+    seen = [] if refused else [replica for replica in wanted if replica.pid]
+    if not seen:
+        where = ", ".join(f"{replica.id} on {replica.node or 'another machine'}" for replica in wanted)
+        raise MissingTool(
+            refused or f"py-spy looks into processes of this machine, and there are only {where}.",
+            expected="a process of this machine that this user may trace",
+            next_step="The endpoint figures work without it, and so does the release's diff.",
+        )
     cpu = {row[1]: row[4] for row in world.store.samples("cpu_percent", since=time.time() - 5)}
-    return max(live.values(), key=lambda r: cpu.get(r.id, 0.0))
+    return max(seen, key=lambda r: cpu.get(r.id, 0.0))
 
 
 def py_spy() -> str:

@@ -22,12 +22,16 @@ DEEPEST = 14  # frames of a flame graph
 Stacks = Mapping[tuple[str, ...], float]
 
 
-def profile(found: Any) -> Picture:
+def profile(found: Any, why_not: str = "") -> Picture:
     """Where a live replica spends its time: functions by share, and its call stacks as a flame graph.
 
     Args:
-        found: has `functions` (name -> share, 0..1) and perhaps `stacks` ("a;b;c" -> samples).
+        found: has `functions` (name -> share, 0..1) and perhaps `stacks` ("a;b;c" -> samples); None where
+            nobody could look.
+        why_not: the reason for that, in plain words.
     """
+    if found is None:
+        return look.nothing("the profile", why_not)
     functions: dict[str, float] = dict(getattr(found, "functions", None) or {})
     top = dict(sorted(functions.items(), key=lambda pair: -pair[1])[:8])
     if not top:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -167,16 +170,31 @@ def test_nobody_to_look_into(world: World) -> None:
         Operate(world).profile("r9")
 
 
+def test_who_can_not_look_is_told_why(world: World) -> None:
+    far = Replica("r1", "p", "1.0.0", "10.0.0.7", 1, 0, 0.0, "healthy", node="n2")
+    world.store.put(far)
+    with pytest.raises(MissingTool, match="there are only r1 on n2"):
+        Operate(world).profile()
+    assert "r1 on n2" in Operate(world).why_no_profile()
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    world.store.put(replace(far, pid=gone.pid))
+    assert "py-spy could not look into replica r1" in Operate(world).why_no_profile()
+    able = replace(world.engine.capabilities(), profiles=False, why_not={"profiles": "It is forbidden."})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(world.engine), "capabilities", lambda _: able)
+        assert Operate(world).why_no_profile() == "It is forbidden."
+
+
 def test_a_live_replica_shows_its_slow_function(tmp_path: Path) -> None:
     with production(tmp_path / "lab", "1.3.0", replicas=1) as world:
         Deploy(world).run("1.3.0")
         operate = Operate(world)
         with operate.load(15, 60, mix={"search": 1.0}) as run:
             until(lambda: world.store.requests(run=run.id), "customers")
-            try:
-                found = operate.profile(seconds=1)
-            except MissingTool as refusal:
-                pytest.skip(f"this machine does not allow it: {refusal.wrong}")
+            if reason := operate.why_no_profile():
+                pytest.skip(f"this machine does not allow it: {reason}")
+            found = operate.profile(seconds=1)
         assert found.samples > 0
         assert "search.py" in found.cause
         assert next(iter(found.application.values())) > 0.5
