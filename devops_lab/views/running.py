@@ -160,8 +160,8 @@ def _draw_cost(ax: Axes, cost: Series) -> None:
         paid.set_ylim(0, cost[-1][1] * 1.8 or 1)  # below the steps
         paid.tick_params(labelsize=9, colors="#333333")
         paid.spines["top"].set_visible(False)
-        place = {"xytext": (0, -6), "textcoords": "offset points", "ha": "right", "va": "top"}
-        paid.annotate(f"cost {cost[-1][1]:.0f}", cost[-1], fontsize=9, **place)
+        text = f"cost {cost[-1][1]:.0f}"
+        paid.annotate(text, cost[-1], (0, -6), textcoords="offset points", fontsize=9, ha="right", va="top")
 
 
 def value_clock(points: Sequence[tuple[float, str, float]]) -> Picture:
