@@ -180,10 +180,12 @@ class SwarmEngine(ContainerEngine):
             try:
                 with self.cluster.calls("look for a task's process"):
                     state = self.cluster.client.api.inspect_container(container)["State"]
-                pid = visible(int(state["Pid"]), container) if state["Running"] else 0
-                self._processes[container] = (pid, created_at(pid) if pid else 0.0)
             except (Gone, LabError):
                 return 0, 0.0
+            if not state["Running"]:
+                return 0, 0.0
+            pid = visible(int(state["Pid"]), container)
+            self._processes[container] = (pid, created_at(pid) if pid else 0.0)
         return self._processes[container]
 
     def machines(self) -> dict[str, bool]:
