@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from devops_lab.engines.cluster import how_task_ended, lines_in, machine_of, manager_of, port_of
+from devops_lab.engines import swarm
+from devops_lab.engines.cluster import (
+    Cluster,
+    Machine,
+    how_task_ended,
+    lines_in,
+    machine_of,
+    manager_of,
+    port_of,
+)
 from devops_lab.engines.service import NAME, in_words, moment, name_of, running, specification, went_back
+from devops_lab.engines.swarm import SwarmEngine
 from devops_lab.errors import EngineUnavailable
 from devops_lab.model import Pool
+from devops_lab.processes import created_at
 
 
 def told(release: str = "1.0.0", replicas: int = 2, **env: str) -> dict[str, Any]:
@@ -120,3 +134,24 @@ def test_a_manager_that_does_not_know_its_address() -> None:
         "ManagerStatus": {"Addr": "10.0.0.1:2377"},
     }  # fmt: skip
     assert machine_of(node).address == "10.0.0.1"
+
+
+def test_a_tasks_process_is_known_on_its_own_node_and_once_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, asked = [False, True], list[str]()
+
+    def inspect(container: str) -> dict[str, Any]:
+        asked.append(container)
+        return {"State": {"Running": begun[len(asked) - 1], "Pid": os.getpid()}}
+
+    api = SimpleNamespace(inspect_container=inspect)
+    here = Machine("node-1", "n1", "10.0.0.1", True)
+    line = SimpleNamespace(here=here, calls=lambda _: nullcontext(), client=SimpleNamespace(api=api))
+    engine = SwarmEngine.__new__(SwarmEngine)
+    engine.cluster, engine._processes = cast(Cluster, line), {}
+    monkeypatch.setattr(swarm, "visible", lambda pid, container: pid)
+    mine = {"NodeID": "node-1", "Status": {"ContainerStatus": {"ContainerID": "abc"}}}
+    assert engine._process(mine | {"NodeID": "node-2"}) == (0, 0.0)
+    assert engine._process(mine) == (0, 0.0)  # it only starts
+    known = (os.getpid(), created_at(os.getpid()))
+    assert [engine._process(mine), engine._process(mine)] == [known, known]
+    assert asked == ["abc", "abc"]  # once it runs, it need not be asked for again
