@@ -22,6 +22,7 @@ from devops_lab.engines.prepared import find
 from devops_lab.errors import EngineUnavailable
 from devops_lab.lab import Lab
 from devops_lab.model import Pool, Release
+from devops_lab.phases.materials import unpack
 from devops_lab.processes import HOST
 from devops_lab.settings import Settings
 from devops_lab.waits import until
@@ -118,7 +119,7 @@ class Bench:
         if not context.exists():
             (packed,) = (self.lab.world.work / "layers").glob(f"*/{PACKED}")
             with tarfile.open(packed) as tar:
-                tar.extractall(context, filter="data")
+                unpack(tar, context)
             shutil.copy(self.recipe / "Dockerfile", context)
         shutil.rmtree(context / "dist", ignore_errors=True)
         (context / "dist").mkdir()

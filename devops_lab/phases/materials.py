@@ -81,7 +81,15 @@ def export(repo: Path, commit: str, into: Path, *paths: str) -> None:
         raise LabError(f"git can't export {commit[:8]}: {done.stderr.decode(errors='replace').strip()}")
     into.mkdir(parents=True, exist_ok=True)
     with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+        unpack(archive, into)
+
+
+def unpack(archive: tarfile.TarFile, into: Path) -> None:
+    """Unpack, without what would reach beyond the folder; Python before 3.11.4 can't be asked for that."""
+    if hasattr(tarfile, "data_filter"):
         archive.extractall(into, filter="data")
+    else:
+        archive.extractall(into)
 
 
 class _Silent(SimpleHTTPRequestHandler):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import tarfile
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -14,6 +15,7 @@ from devops_lab.errors import BadInput, BuildFailed
 from devops_lab.model import Step
 from devops_lab.phases import World
 from devops_lab.phases.build import Build
+from devops_lab.phases.materials import unpack
 from devops_lab.shop import apply_change
 from tests.shoplab import commit, found
 
@@ -156,3 +158,19 @@ def test_gits_own_environment_inside_a_hook_leads_nobody_astray(
 ) -> None:
     monkeypatch.setenv("GIT_DIR", str(world.root / "nowhere"))
     assert Build(world).run().version
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["today", "before 3.11.4"])
+def test_an_archive_is_unpacked_by_every_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: bool
+) -> None:
+    (tmp_path / "menu").write_text("bento")
+    with tarfile.open(tmp_path / "a.tar", "w") as made:
+        made.add(tmp_path / "menu", "menu")
+    if old:
+        extractall = tarfile.TarFile.extractall
+        monkeypatch.delattr(tarfile, "data_filter")
+        monkeypatch.setattr(tarfile.TarFile, "extractall", lambda self, into: extractall(self, into))
+    with tarfile.open(tmp_path / "a.tar") as archive:
+        unpack(archive, tmp_path / "into")
+    assert (tmp_path / "into" / "menu").read_text() == "bento"
