@@ -80,6 +80,8 @@ def lost_on_the_way(world: World, since: float) -> dict[str, float]:
 def still_wrong(world: World, fault: Fault, run: DrillRun, fired_before: list[str]) -> str:
     """What speaks against calling production well, in words; empty when nothing does."""
     now = time.time()
+    if now - (run.detected or run.diagnosed) < WINDOW_SECONDS:  # most that is looked at came before the fault
+        return f"It was noticed just now: for {WINDOW_SECONDS:g} s from then all must be well."
     if not world.control.status()["settled"]:
         return "Production is not as it is wanted: replicas are missing, or too many, or unhealthy."
     if found := customers_wrong(world.store.requests(since=now - WINDOW_SECONDS), run.baseline_p95):
