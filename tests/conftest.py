@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 from tests.cluster import nodes
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # children without byte code start twice as slowly
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what ends in `&`
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REQUIRED = {name.strip() for name in os.environ.get("DEVOPS_LAB_REQUIRE", "").split(",")} - {""}
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
