@@ -17,10 +17,8 @@ import psutil
 OWNER = "DEVOPS_LAB_PROCESS_OF"  # each process that a lab starts carries its lab's path under this name
 HOST = "127.0.0.1"
 YAMA = Path("/proc/sys/kernel/yama/ptrace_scope")
-SET_PTRACER, ANYBODY = (
-    0x59616D61,
-    2 ** (8 * ctypes.sizeof(ctypes.c_ulong)) - 1,
-)  # of prctl
+SET_PTRACER = 0x59616D61  # prctl's PR_SET_PTRACER,
+ANYBODY = ctypes.c_ulong(-1)  # and PR_SET_PTRACER_ANY
 Identity = tuple[int, float]  # process number, start time
 
 
@@ -45,7 +43,7 @@ def lets_profilers_in() -> Callable[[], object] | None:
     if not restricted:
         return None
     prctl = ctypes.CDLL(None).prctl  # looked up here: between fork and exec as little as possible may happen
-    return functools.partial(prctl, SET_PTRACER, ctypes.c_ulong(ANYBODY), 0, 0, 0)
+    return functools.partial(prctl, SET_PTRACER, ANYBODY, 0, 0, 0)
 
 
 def created_at(pid: int) -> float:

@@ -50,6 +50,36 @@ def test_a_missing_git_and_compiler_are_noticed(monkeypatch: pytest.MonkeyPatch,
     assert "apt install" in doctor.git().what_to_do
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="Yama is Linux'")
+@pytest.mark.parametrize(
+    ("scope", "user", "ok", "told"),
+    [
+        (None, 1000, True, "may read other processes"),
+        ("0", 1000, True, "may read other processes"),
+        ("1", 1000, True, "may read processes that allow it"),
+        ("2", 1000, None, "no process may be read"),
+        ("2", 0, True, "may read other processes"),
+        ("3", 0, None, "no process may be read"),
+    ],
+)
+def test_who_may_look_into_a_process_is_told(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    scope: str | None,
+    user: int,
+    ok: bool | None,
+    told: str,
+) -> None:
+    yama = tmp_path / "ptrace_scope"
+    monkeypatch.setattr(doctor, "YAMA", yama)
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    if scope:
+        yama.write_text(scope + "\n")
+    found = doctor.profiler()
+    assert (found.ok, told in found.detail) == (ok, True)
+    assert bool(found.what_to_do) == (ok is None)
+
+
 def test_a_platform_without_an_envoy_wheel_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "package", lambda name: "")
     monkeypatch.setattr("platform.system", lambda: "FreeBSD")

@@ -103,8 +103,9 @@ class ClusterReconciler(Reconciler):
         known = self.replicas.get(seen.id)
         if known is None:
             known = self._welcome(seen)
-        now = replace(known, host=seen.host, port=seen.port, node=seen.node)
-        now = replace(now, pid=seen.pid, created=seen.created)
+        now = replace(
+            known, host=seen.host, port=seen.port, node=seen.node, pid=seen.pid, created=seen.created
+        )
         if seen.state == "draining" and known.state != "draining":
             now = replace(now, state="draining", reason="")
             self.draining_since[seen.id] = time.monotonic()

@@ -18,11 +18,8 @@ from devops_lab.waits import pause, until
 
 QUIET, PEAK, TARGET = 5.0, 90.0, 25.0  # requests per second; the target is a replica's
 QUIET_SECONDS = 4.0
-BUSY_REPLICAS, BUSY_RATE, BUSY_SECONDS = (
-    4,
-    200.0,
-    15.0,
-)  # what the agent looks after when its cost is measured
+# What the agent looks after while its cost is measured.
+BUSY_REPLICAS, BUSY_RATE, BUSY_SECONDS = 4, 200.0, 15.0
 
 
 def rolled_back(lab: Lab) -> float:

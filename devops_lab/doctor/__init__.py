@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from devops_lab import settings
+from devops_lab.processes import YAMA
 
 FREE_BYTES = 2_000_000_000
 MEMORY_BYTES = 2_000_000_000
@@ -163,14 +164,9 @@ def profiler() -> Finding:
     if not package("py-spy"):
         return Finding("py-spy", None, "not found", "pip install py-spy: Operate profiles with it.")
     if sys.platform == "darwin" and os.geteuid() != 0:
-        return Finding(
-            "py-spy",
-            None,
-            "needs root on macOS",
-            "Operate's profile is left out; its notebook says so and goes on.",
-        )
-    scope = Path("/proc/sys/kernel/yama/ptrace_scope")
-    level = int(scope.read_text()) if scope.exists() else 0
+        advice = "Operate's profile is left out; its notebook says so and goes on."
+        return Finding("py-spy", None, "needs root on macOS", advice)
+    level = int(YAMA.read_text()) if YAMA.exists() else 0
     root = hasattr(os, "geteuid") and os.geteuid() == 0
     if level == 0 or (root and level < 3):
         return Finding("py-spy", True, f"py-spy {package('py-spy')} may read other processes")
