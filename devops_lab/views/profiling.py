@@ -104,7 +104,7 @@ def _draw_flames(ax: Axes, flames: Sequence[_Flame], guilty: str) -> None:
         colour = look.ORANGE if flame.name == guilty else ("#fbe3b3", "#f3cf80")[flame.depth % 2]
         ax.barh(flame.depth, flame.wide, left=flame.left, height=0.94, align="center", color=colour,
                 edgecolor="white", linewidth=1)  # fmt: skip
-        room = int(flame.wide * 1.15)
+        room = int(flame.wide * 0.75)  # letters: the names of functions beside it take a third of the width
         if room >= 6:
             name = flame.name.split(" (")[0].rpartition("<locals>.")[2]
             middle = flame.left + flame.wide / 2
