@@ -70,6 +70,7 @@ class Deployment:
     steps: list[Step] = field(default_factory=list)
     error: str = ""
     owner_pid: int = 0
+    env: dict[str, str] = field(default_factory=dict)  # the configuration that its replicas got
 
     @property
     def key(self) -> str:

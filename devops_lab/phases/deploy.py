@@ -84,13 +84,12 @@ class Deploy:
                 raise BadInput(f"Version {current} serves already.", expected=", ".join(STRATEGIES))
             strategy = strategy if current else "first"
             self.world.control.ensure()
-            go = self.begin(release.version, strategy, who, why, replicas)
-            go.new = replace(go.new, env=dict(env or {}))
+            go = self.begin(release.version, strategy, who, why, replicas, env)
             go.on_step, go.gate = on_step, gate
             return self._carry_out(go, release, plans[strategy], migrate=True)
 
     def rollback(self, why: str = "", who: str = "", on_step: OnStep | None = None) -> Deployment:
-        """Go back by one step, to the version that served before the current one.
+        """Go back by one step, to the version that served before the current one, with its configuration.
 
         Raises:
             BadInput: there was none.
@@ -100,7 +99,8 @@ class Deploy:
             self._settle()
             release = Releasing(self.world).find(self.previous())
             self.world.control.ensure()
-            go = self.begin(release.version, "rollback", who, why, None)
+            done = [d for d in self.history() if d.state == "done" and d.version == release.version]
+            go = self.begin(release.version, "rollback", who, why, env=done[-1].env)
             go.on_step = on_step
             return self._carry_out(go, release, rollback, migrate=False)
 
@@ -181,7 +181,15 @@ class Deploy:
     def _serving(self) -> Pool | None:
         return max((p for p in self.pools() if p.weight > 0), key=lambda p: p.weight, default=None)
 
-    def begin(self, version: str, strategy: str, who: str, why: str, replicas: int | None = None) -> Rollout:
+    def begin(
+        self,
+        version: str,
+        strategy: str,
+        who: str,
+        why: str,
+        replicas: int | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> Rollout:
         """Write down who does what, and what to go back to, before anything changes."""
         old, before = self._serving(), self.pools()
         number = max((d.id for d in self.history()), default=0) + 1
@@ -191,10 +199,19 @@ class Deploy:
         name = f"shop-{number}" if rolls else f"v{version}-{number}"  # one that rolls outlives its version
         if old and rolls and strategy in ("rolling", "rollback"):
             name = old.name
-        new = Pool(name, version, wanted, 100)
+        new = Pool(name, version, wanted, 100, env=dict(env or {}))
         previous = old.release if old else ""
         record = Deployment(
-            number, version, previous, strategy, who, why, "running", time.time(), owner_pid=os.getpid()
+            number,
+            version,
+            previous,
+            strategy,
+            who,
+            why,
+            "running",
+            time.time(),
+            owner_pid=os.getpid(),
+            env=new.env,
         )
         self.store.put(Baseline(record.key, before, new.name))
         self.store.put(record)

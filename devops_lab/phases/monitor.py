@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 STATES = ("pending", "firing", "resolved")
+JITTER_SECONDS = 0.1  # ticks are a second apart, give or take: who holds "for 2 s" holds for two of them
 
 
 @dataclass(frozen=True)
@@ -251,7 +252,7 @@ class Monitor:
             if not above:
                 return None
             known = alert or Alert(rule.name, "pending", now, reading.value, reading.subject)
-            if now - known.since >= rule.for_seconds:
+            if now - known.since >= rule.for_seconds - JITTER_SECONDS:
                 return self._fire(rule, known, reading)
             return None if alert else self._keep(known)
         if not reading.value > (rule.above if rule.resolve is None else rule.resolve):

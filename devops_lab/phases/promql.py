@@ -63,7 +63,7 @@ def metric(rule: AlertRule) -> str:
     """A rule's metric, over the same seconds as the lab itself reads it (phases/alerting.py)."""
     of, by = selector(rule.endpoint), "endpoint" if rule.endpoint else ""
     if rule.metric == "error_ratio":
-        return f"{failures(by, of, '10s')} / {requests(by, of, '10s')}"
+        return f"{failures(by, of)} / {requests(by, of)}"
     if share := SHARES.get(rule.metric.removesuffix("_ms")):
         return quantile_ms(share, ", ".join(filter(None, ("replica", "release", by))), of)
     return GAUGES[rule.metric]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from math import ceil
 
 from devops_lab.phases.canary import compare, judge, problem, served
 from devops_lab.phases.rollout import Rollout
@@ -75,23 +76,40 @@ def blue_green(go: Rollout) -> None:
 
 
 def canary(go: Rollout, shares: Sequence[int]) -> None:
-    """One replica of the new takes a growing share, and is compared with the old at each step."""
+    """The new takes a growing share, with as many replicas as that needs, and is compared at each step."""
     assert go.old
-    lone = replace(go.new, replicas=1)
-    with go.step("start one canary") as said:
-        go.want(replace(lone, weight=0), replace(go.old, weight=100))
-        said.append(go.wait_healthy(lone, 1))
-    go.open_gate()
+    count = weight = 0
     for share in shares:
+        before, count = count, canary_replicas(share, go.old.replicas, go.new.replicas)
+        if count > before:
+            with go.step(
+                f"start canary {before + 1}" + (f" to {count}" if count > before + 1 else "")
+            ) as said:
+                go.want(replace(go.new, replicas=count, weight=weight), replace(go.old, weight=100 - weight))
+                said.append(go.wait_healthy(go.new, count))
+        if not weight:
+            go.open_gate()
+        weight = share
         with go.step(f"canary takes {share} %") as said:
-            go.want(replace(lone, weight=share), replace(go.old, weight=100 - share))
+            go.want(replace(go.new, replicas=count, weight=weight), replace(go.old, weight=100 - weight))
             said.append(compare(go, share, go.world.settings.seconds(1.0, 5.0), len(shares)))
-    with go.step(f"start the other {go.new.replicas - 1}") as said:
-        share = shares[-1]
-        go.want(replace(go.new, weight=share), replace(go.old, weight=100 - share))
-        said.append(go.wait_healthy(go.new, go.new.replicas))
+    if count < go.new.replicas:
+        with go.step(f"start the other {go.new.replicas - count}") as said:
+            go.want(replace(go.new, weight=weight), replace(go.old, weight=100 - weight))
+            said.append(go.wait_healthy(go.new, go.new.replicas))
     switch(go)
     drain(go)
+
+
+def canary_replicas(share: int, stable: int, wanted: int) -> int:
+    """So many that none of them is busier than one of the stable, and slower for that alone.
+
+    Args:
+        share: percent of the traffic that all of them take together, under 100.
+        stable: replicas that take the rest.
+        wanted: replicas of the new version in the end; there are never more.
+    """
+    return min(wanted, max(1, ceil(stable * share / (100 - share))))
 
 
 def rollback(go: Rollout) -> None:

@@ -22,6 +22,7 @@ from devops_lab.phases.canary import LEVEL, judge, problem, served
 from devops_lab.phases.deploy import Deploy
 from devops_lab.phases.operate import Operate
 from devops_lab.phases.significance import fisher, mann_whitney
+from devops_lab.phases.strategies import canary_replicas
 from devops_lab.store import Store
 from tests.phases.production import production
 
@@ -78,6 +79,18 @@ def rollout_of(
         ):
             return worse
     return ""
+
+
+@pytest.mark.parametrize(
+    ("share", "stable", "wanted", "count"),
+    [(5, 2, 2, 1), (25, 2, 2, 1), (50, 2, 2, 2), (25, 4, 4, 2), (50, 4, 2, 2), (90, 3, 3, 3), (1, 1, 1, 1)],
+)
+def test_no_replica_of_a_canary_is_busier_than_a_stable_one(
+    share: int, stable: int, wanted: int, count: int
+) -> None:
+    assert canary_replicas(share, stable, wanted) == count
+    if count < wanted:
+        assert share / count <= (100 - share) / stable
 
 
 @pytest.mark.parametrize("size", [40, 80])

@@ -126,6 +126,32 @@ def test_no_request_is_lost_there_and_back(world: World, strategy: str) -> None:
     assert serving(world) == {"1.0.0": 2}
 
 
+def test_a_version_comes_back_with_the_configuration_it_had(world: World) -> None:
+    deploy, wanted = Deploy(world), {"BENTO_LOG_LEVEL": "WARNING"}
+    deploy.run("1.0.0")
+    deploy.run("1.0.0", env=wanted)
+    deploy.run("1.1.0")
+    assert deploy.pools()[0].env == {}
+    assert deploy.rollback().env == deploy.pools()[0].env == wanted
+
+
+def test_a_canary_has_as_many_replicas_as_its_share_needs(world: World) -> None:
+    deploy, seen = Deploy(world), []
+    deploy.run("1.0.0", replicas=3)
+
+    def look(step: Step) -> None:
+        seen.append((step.name, serving(world).get("1.1.0", 0)))
+
+    under_load(world, lambda: deploy.run("1.1.0", "canary", canary_steps=(20, 50), on_step=look))
+    assert seen[2:7] == [
+        ("start canary 1", 1),
+        ("canary takes 20 %", 1),
+        ("start canary 2 to 3", 3),
+        ("canary takes 50 %", 3),
+        ("switch the traffic", 3),
+    ]
+
+
 def test_scaling_out_and_in_loses_nothing(world: World) -> None:
     deploy = Deploy(world)
     deploy.run("1.0.0", replicas=1)

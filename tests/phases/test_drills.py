@@ -25,6 +25,7 @@ from devops_lab.waits import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 BAR_SECONDS = 60.0
+ALERT_SECONDS = 5.0
 fired: dict[str, float] = {}  # fault -> seconds from the injection to its alert
 Start = Callable[..., Drill]
 
@@ -134,6 +135,27 @@ SYMPTOMS: dict[str, Callable[[Measured], bool]] = {
 }
 
 
+# ---- what is no fault
+def test_starts_drains_and_replacements_fire_no_alert(lab: Lab) -> None:
+    """An alert says "slow" only where customers waited too; every other one would be false."""
+    since, version = lab.store.event("test", "test.mark", "mark").t, lab.deploy.current()
+    with lab.operate.load(rate=40, seconds=170) as load:
+        until(lambda: lab.store.requests(run=load.id, limit=1), "customers", seconds=20)
+        for strategy in ("rolling", "blue/green", "canary"):
+            lab.deploy.run(version, strategy, env={})
+        for replicas in (4, 1, 2):
+            lab.deploy.scale(replicas)
+        lab.operate.kill()
+        lab.world.control.wait_settled()
+        count = len(lab.store.requests(run=load.id))
+        until(lambda: len(lab.store.requests(run=load.id)) > count + 240, "customers afterwards")
+    seen = Measured(lab, since)
+    assert seen.failed == []
+    waited = max(seen.p95(endpoint) for endpoint in {row.endpoint for row in seen.rows}) > 0.15
+    alerts = {event.subject for event in seen.events("alert.firing")}
+    assert alerts <= ({"alert:slow"} if waited else set())
+
+
 def test_there_are_thirteen_and_each_has_its_symptom() -> None:
     assert len(catalogue()) >= 13
     assert SYMPTOMS.keys() == catalogue().keys()
@@ -167,12 +189,12 @@ def test_a_fault_is_seen_mended_and_gone(lab: Lab, started: Start, name: str) ->
 
 
 def test_the_alerts_come_soon() -> None:
-    """The bar is 5 s on an idle machine; a busy one is told, not failed."""
+    """The bar is 5 s, and holds on an idle machine; a busy one is told, and failed at three times as much."""
     if len(fired) < 5:
         pytest.skip("the drills themselves did not run")
     told = ", ".join(f"{name} {seconds:.1f}" for name, seconds in sorted(fired.items(), key=lambda x: x[1]))
     print(f"\nfault injected > alert firing: median {median(fired.values()):.1f} s ({told})")
-    assert median(fired.values()) < BAR_SECONDS / 2
+    assert median(fired.values()) < 3 * ALERT_SECONDS
 
 
 # ---- blind, guessing, giving up

@@ -72,6 +72,15 @@ def test_a_short_spike_never_fires(only: Monitor) -> None:
     assert kinds(only) == []
 
 
+def test_a_tick_that_comes_a_little_early_counts(only: Monitor) -> None:
+    only.add_rule(replace(MEMORY, metric="disk_bytes", for_seconds=2))
+    start = time.time() - 30
+    for late in (0.02, 1.0, 2.0):  # 1.98 s from the first to the third
+        feed(only, "disk_bytes", start + late, 120)
+        only.evaluate(start + late)
+    assert only.alerts()[0].state == "firing"
+
+
 def test_between_resolve_and_threshold_a_firing_alert_stays_and_a_new_one_does_not_begin(
     only: Monitor,
 ) -> None:
