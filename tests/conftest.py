@@ -6,7 +6,8 @@ import functools
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 if TYPE_CHECKING:
     from devops_lab.phases import World
 
+from tests import sharing
 from tests.cluster import nodes
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # children without byte code start twice as slowly
@@ -74,6 +76,24 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             if need in REQUIRED:
                 pytest.fail(f"DEVOPS_LAB_REQUIRE names {need}, but {reason}", pytrace=False)
             pytest.skip(reason)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Say which tests belong together, for who runs several at a time."""
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            item.add_marker(pytest.mark.xdist_group(sharing.group(item)))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # outermost: waiting is no part of a test's time
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Tests run side by side, but for those that are marked `alone`."""
+    if not hasattr(item.config, "workerinput"):
+        return (yield)
+    shared = Path(item.config.option.basetemp).parent  # of all processes of this run
+    with sharing.turn(shared, alone=bool(item.get_closest_marker("alone"))):
+        return (yield)
 
 
 @pytest.fixture(scope="session")

@@ -65,6 +65,7 @@ def test_a_dashboard_costs_what_its_window_holds_not_what_is_stored(tmp_path: Pa
     assert steps(full, 600) < 10 * minute
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_smoke() -> None:
     told: list[Row] = []

@@ -27,7 +27,7 @@ from tests.cluster.nodes import Node
 
 # Requests a second: three engines, the customers and all else share one small machine here.
 RATE = float(os.environ.get("DEVOPS_LAB_RATE", "60"))
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.alone, pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from devops_lab.exercises import catalogue
 if TYPE_CHECKING:
     from tests.notebooks.conftest import WholeRun
 
-pytestmark = [pytest.mark.notebook, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.alone, pytest.mark.notebook, pytest.mark.timeout(900)]
 
 
 def test_every_notebook_runs(whole_run: WholeRun) -> None:

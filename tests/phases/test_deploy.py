@@ -395,6 +395,7 @@ def anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
         yield made
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("keep_alive", [True, False])
@@ -420,6 +421,7 @@ def test_the_whole_bar_at_200_requests_a_second(anywhere: World, keep_alive: boo
     assert {p.release for p in world.store.all(Pool)} == {"1.1.0"}
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("keep_alive", [True, False])
