@@ -78,14 +78,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip(reason)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Say which tests belong together, for who runs several at a time."""
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            item.add_marker(pytest.mark.xdist_group(sharing.group(item)))
-
-
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # outermost: waiting is no part of a test's time
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Tests run side by side, but for those that are marked `alone`."""

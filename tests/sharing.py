@@ -1,4 +1,4 @@
-"""How tests share one machine when several run at a time (`pytest -n 2 --dist loadgroup`).
+"""How tests share one machine when several run at a time (`pytest -n 2 --dist loadfile`).
 
 A test that measures under load is marked `alone`: it waits until the others are done, and they wait for it.
 """
@@ -9,17 +9,6 @@ import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import pytest
-
-ONE_ENGINE = ("docker", "cluster")  # these need the same engine, and a lab of containers that starts slowly
-
-
-def group(item: pytest.Item) -> str:
-    """Tests of one group run in one process, in order: a file's, because they share its labs."""
-    if item.get_closest_marker("alone"):
-        return "alone"
-    return "engine" if any(map(item.get_closest_marker, ONE_ENGINE)) else item.path.stem
 
 
 @contextmanager
