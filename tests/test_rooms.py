@@ -89,6 +89,12 @@ def rooms_used(path: Path) -> set[str]:
     return {name.split(".")[1] for name in imported(path) if name.startswith("devops_lab.")}
 
 
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_is_short_enough_to_be_read_at_once(path: Path) -> None:
+    lines = path.read_text("utf-8").splitlines()
+    assert len(lines) <= 350, "what interrupts its story belongs into a module of its own"
+
+
 def test_every_module_stands_in_a_room() -> None:
     assert {room_of(path) for path in modules()} - ROOMS.keys() == set()
 
