@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -284,6 +285,19 @@ def test_nothing_is_left_after_kernel_and_agent_were_killed(control: Control, wo
     for port in ports:
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port), timeout=2)
+
+
+@of_processes
+def test_a_lab_whose_folder_was_removed_leaves_nothing(control: Control, world: World) -> None:
+    assert len(processes_of(world.root)) == 4
+
+    def removed() -> bool:  # the agent may just be writing there
+        shutil.rmtree(world.root, ignore_errors=True)
+        return not world.root.exists()
+
+    until(removed, "the folder to be gone")
+    until(lambda: processes_of(world.root) == [], "the production of no lab to end", seconds=20)
+    assert not world.root.exists()
 
 
 # ---- what it costs, and what it sees

@@ -47,10 +47,11 @@ class Agent:
 
     Args:
         root: the lab directory.
+        held: the lab's lock, which tells whether the directory is still there.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root.resolve()
+    def __init__(self, root: Path, held: IO[str]) -> None:
+        self.root, self.held = root.resolve(), held
         self.run_folder = self.root / "run"
         self.world = World(self.root, settings.read(self.root), Store(self.root / "lab.db"))
         self.wake = asyncio.Event()
@@ -78,6 +79,9 @@ class Agent:
         while not self.ending:
             self.wake.clear()
             self.step()
+            if os.fstat(self.held.fileno()).st_nlink == 0:  # somebody removed the lab without `clean`
+                self.end_production = True
+                break
             pause = BUSY_SECONDS if self.loop.moving() else IDLE_SECONDS
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.wake.wait(), pause)
@@ -128,7 +132,10 @@ class Agent:
             for replica in self.loop.replicas.values():
                 several.submit(self.world.engine.stop, replica, 2.0)
         self.loop.envoy.stop()
-        self.world.store.replace_all(Replica, [])
+        if (self.root / settings.MARKER).exists():
+            self.world.store.replace_all(Replica, [])
+        else:  # nobody will come back to what the engine keeps
+            self.world.engine.teardown()
 
     # ---- the private line
     async def listen(self) -> asyncio.Server:
@@ -144,18 +151,19 @@ class Agent:
         finally:
             os.umask(before)
         me = os.getpid()
-        note: dict[str, Any] = {"pid": me, "created": created_at(me), "since": self.since}
-        note |= {"socket": str(path), "socket_folder": folder}
-        replace_file(self.run_folder / "agent.json", json.dumps(note))
+        self.note: dict[str, Any] = {"pid": me, "created": created_at(me), "since": self.since}
+        self.note |= {"socket": str(path), "socket_folder": folder}
+        replace_file(self.run_folder / "agent.json", json.dumps(self.note))
         return server
 
     def leave(self) -> None:
+        """Take away what this agent is found by; another's, of a new lab in the same place, is left alone."""
+        if self.note["socket_folder"]:
+            shutil.rmtree(self.note["socket_folder"], ignore_errors=True)
         with suppress(OSError, ValueError):
-            note = json.loads((self.run_folder / "agent.json").read_text())
-            Path(note["socket"]).unlink(missing_ok=True)
-            if note["socket_folder"]:
-                shutil.rmtree(note["socket_folder"], ignore_errors=True)
-        (self.run_folder / "agent.json").unlink(missing_ok=True)
+            if json.loads((self.run_folder / "agent.json").read_text()) == self.note:
+                Path(self.note["socket"]).unlink(missing_ok=True)
+                (self.run_folder / "agent.json").unlink()
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -234,12 +242,12 @@ def main(arguments: list[str]) -> int:
         print(f"another agent works for {root}", file=sys.stderr)
         return LOCK_HELD
     with held:
-        asyncio.run(_run(root))
+        asyncio.run(_run(root, held))
     return 0
 
 
-async def _run(root: Path) -> None:
-    await Agent(root).run()
+async def _run(root: Path, held: IO[str]) -> None:
+    await Agent(root, held).run()
 
 
 if __name__ == "__main__":
