@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,16 +27,22 @@ from tests.shoplab import commit, found, say_tested
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
 
-@pytest.fixture
-def world(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+@contextmanager
+def of_images(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A lab whose production runs from images."""
-    made = found(tmp_path / "ein Läb", tmp_path_factory)
+    made = found(root, tmp_path_factory)
     write(made.root, Settings(engine="docker"))
     try:
         yield World(made.root, Settings(engine="docker"), made.store)
     finally:
         end_production(made.root)
         assert left_of(made.root) == []
+
+
+@pytest.fixture
+def world(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with of_images(tmp_path / "ein Läb", tmp_path_factory) as made:
+        yield made
 
 
 def left_of(root: Path) -> list[str]:
@@ -73,6 +79,19 @@ def test_an_image_is_built_around_the_wheel_and_then_from_the_cache(world: World
     assert again.id == image.id
     made = [step for step in again.steps if not step.name.startswith(("FROM", "ARG"))]
     assert {step.output for step in made} == {"cached"}
+
+
+def test_a_lab_stands_on_its_own_layers_though_others_use_the_engine(
+    world: World, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The engine takes the newest match: where two build at once, a second build would be another image."""
+    with of_images(tmp_path / "another", tmp_path_factory) as other:
+        for each in (other, world):
+            green(each)
+            image = Build(each).image()
+    made = [step for step in image.steps if step.name.startswith(("COPY", "RUN"))]
+    assert len(made) >= 5
+    assert "cached" not in {step.output for step in made}
 
 
 def test_a_new_version_of_the_shop_is_one_small_layer(world: World) -> None:
