@@ -99,8 +99,9 @@ class Deploy:
             self._settle()
             release = Releasing(self.world).find(self.previous())
             self.world.control.ensure()
-            done = [d for d in self.history() if d.state == "done" and d.version == release.version]
-            go = self.begin(release.version, "rollback", who, why, env=done[-1].env)
+            came = (d for d in reversed(self.history()) if d.state == "done" and d.version == release.version)
+            env = next((deployment.env for deployment in came), {})
+            go = self.begin(release.version, "rollback", who, why, env=env)
             go.on_step = on_step
             return self._carry_out(go, release, rollback, migrate=False)
 
