@@ -27,27 +27,37 @@ def main(arguments: list[str]) -> int:
     if sys.version_info < (3, 11):  # noqa: UP036 (an older Python gets this far, and deserves an answer)
         print(f"The DevOps lab needs Python 3.11 or newer; {sys.executable} is {platform.python_version()}.")
         return 2
-    from devops_lab import setup_venv
+    from devops_lab.commands import setup_venv
 
     own = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    complete = setup_venv.is_complete()
-    if complete if setup_venv.is_inside() else is_satisfied(setup_venv.ROOT, tests="test" in own[:1]):
-        from devops_lab.cli import main as command_line
+    is_question = not own or not {"--help", "-h"}.isdisjoint(own)
+    tests = own[:1] == ["test"] and not is_question
+    complete, inside = setup_venv.is_complete(tests), setup_venv.is_inside()
+    if complete if inside else is_satisfied(setup_venv.ROOT, tests):
+        from devops_lab.commands.cli import main as command_line
 
         command_line()  # exits with the command's code
-    elif not complete and (not own or {"--help", "-h"} & set(own)):
+    elif not complete and is_question:
         print(HELP.format(download=setup_venv.download()))
     else:
-        return set_up() or go_on_inside(setup_venv.PYTHON, arguments)
+        here = tests and not complete and not inside and is_satisfied(setup_venv.ROOT, tests=False)
+        return set_up(tests, here) or go_on_inside(
+            Path(sys.executable) if here else setup_venv.PYTHON, arguments
+        )
     return 0
 
 
-def set_up() -> int:
-    """Make `.venv` where it is not complete; return 0, or the exit code after saying what went wrong."""
-    from devops_lab import setup_venv
+def set_up(tests: bool, here: bool) -> int:
+    """Make `.venv` where it is not complete; return 0, or the exit code after saying what went wrong.
+
+    Args:
+        tests: with what the tests need.
+        here: instead, add that to the environment that is active, which has all else.
+    """
+    from devops_lab.commands import setup_venv
 
     try:
-        setup_venv.set_up()
+        setup_venv.add_tests() if here else setup_venv.set_up(tests)
     except KeyboardInterrupt:
         print("\nSet-up interrupted. Call the same command again; downloads are kept.", file=sys.stderr)
         return 130
@@ -80,12 +90,22 @@ def go_on_inside(python: Path, arguments: list[str]) -> int:
     """Become the same command in `.venv` (Windows has no exec: a child there)."""
     command = [str(python), "-m", "devops_lab", *arguments]
     environment = {**os.environ, "PATH": f"{python.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # it doubles the start of every test and replica
     sys.stdout.flush()
     if os.name != "nt":
         os.execve(command[0], command, environment)
     return subprocess.run(command, env=environment, check=False).returncode
 
 
+def begin() -> int:
+    """Run the command line's command, free of what the reader's environment would do to Python."""
+    if sys.version_info >= (3, 11):  # noqa: UP036 (as above)
+        from devops_lab.platform import variables
+
+        kept = variables.reader() if sys.argv[1:2] == ["open"] else variables.command()
+        if kept != dict(os.environ):
+            variables.start_anew(sys.orig_argv[1:], kept)
+    return main(sys.argv[1:])
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(begin())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 
 class LabError(Exception):
     """The root of every error that the lab raises on purpose.
@@ -43,6 +45,10 @@ class NotALab(LabError):
     """The directory is not a lab, or its format is newer than this package."""
 
 
+class Damaged(LabError):
+    """A file or record of the lab is not what was written there; the message names it, and the field."""
+
+
 class LabInUse(LabError):
     """Another run holds this lab."""
 
@@ -57,6 +63,12 @@ class DiskFull(LabError):
     def __init__(self, wrong: str, *, expected: str = "some free megabytes", next_step: str = "") -> None:
         step = next_step or "Free some space (`devops-lab clean` removes a lab), then try again."
         super().__init__(wrong, expected=expected, next_step=step)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether something could not be written because there is no room, or no more is allowed."""
+    numbers = (errno.ENOSPC, errno.EDQUOT)
+    return isinstance(error, DiskFull) or (isinstance(error, OSError) and error.errno in numbers)
 
 
 class PortTaken(LabError):
@@ -77,6 +89,10 @@ class RegistryRefused(LabError):
 
 class DeployRefused(LabError):
     """A deployment was stopped before or while it took traffic; the old release stays."""
+
+
+class Inconclusive(DeployRefused):
+    """A deployment was stopped because too little was seen to tell whether it is good; the old one stays."""
 
 
 class AgentDown(LabError):

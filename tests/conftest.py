@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import shutil
 import signal
+import subprocess
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,9 +15,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from devops_lab.phases import World
+    from devops_lab.platform.context import LabContext
 
 from tests import sharing
+from tests.classroom import nbgrader
 from tests.cluster import nodes
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # children without byte code start twice as slowly
@@ -23,7 +26,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what 
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REQUIRED = {name.strip() for name in os.environ.get("DEVOPS_LAB_REQUIRE", "").split(",")} - {""}
+NUMBERS = re.compile(r"((?:\d+[a-z], )*\d+[a-z])[:,] ")
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+def numbers(item: pytest.Item) -> list[str]:
+    """The numbers of the cases that a test stands for: they begin its docstring."""
+    begins = NUMBERS.match(getattr(item, "obj", item).__doc__ or "")
+    return begins[1].split(", ") if begins else []
 
 
 @functools.cache
@@ -40,7 +50,7 @@ def docker_missing() -> str:
     import docker
 
     try:
-        client = docker.from_env(timeout=5)
+        client = docker.from_env(timeout=60)
         client.ping()
         client.close()
     except Exception as problem:  # docker-py lets several kinds through
@@ -59,14 +69,34 @@ NEEDS: dict[str, Callable[[], str]] = {
     "browser": browser_missing,
     "cluster": nodes.missing,
     "docker": docker_missing,
+    "nbgrader": nbgrader.missing,
     "prometheus": prometheus_missing,
 }
 
 
-def pytest_configure() -> None:
+collect_ignore = ["bench/test_bars.py"]  # measures for minutes, alone: only where it is named
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--once", action="store_true", help="the bench measures each thing once")
+    parser.addoption("--all-notebooks", action="store_true", help="the reader plays all, not one")
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """A need that nobody knows would never be checked."""
+    if hasattr(config.option, "loadscopereorder"):  # by the number of its tests, a file says little
+        config.option.loadscopereorder = False
     if unknown := REQUIRED - NEEDS.keys():
         raise pytest.UsageError(f"DEVOPS_LAB_REQUIRE names {sorted(unknown)}; known are {sorted(NEEDS)}")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the cases; have the files that take minutes come first, so that none runs on alone at the end."""
+    for item in items:
+        if numbers(item):
+            item.add_marker("case")
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: sharing.place(item.path))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -95,10 +125,51 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="session")
-def docker_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def docker_lab(templates: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabContext]:
     """One lab of containers for all tests of a session: its registry and its PostgreSQL start slowly."""
-    from tests.production import make_templates, new_world, torn_down
+    from tests.production import new_world, torn_down
 
-    templates = make_templates(tmp_path_factory.mktemp("templates"))
     with torn_down(new_world(tmp_path_factory.mktemp("labs") / "my läb", templates, "docker")) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def operated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lab in which the story was told up to Operate, and where nothing runs: to copy, not to open."""
+    from devops_lab.lab import Lab
+
+    def make(root: Path) -> None:
+        with Lab.open(root) as lab:
+            lab.catch_up("operate")
+            lab.world.control.stop(production=True)
+
+    return sharing.once(sharing.shared(tmp_path_factory), "operated", make)
+
+
+@pytest.fixture(scope="session")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shop's packages, installed once: a lab that links them installs none."""
+    from tests.production import make_templates
+
+    return sharing.once(sharing.shared(tmp_path_factory), "packages", make_templates) / "work" / "templates"
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mounts an empty file system with these options; only root may, and only where the machine lets it."""
+    made: list[Path] = []
+
+    def mount(options: str) -> Path:
+        folder = tmp_path / f"mount-{len(made)}"
+        folder.mkdir()
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size=400m,{options}", "tmpfs", str(folder)], capture_output=True
+        )
+        if done.returncode:
+            pytest.skip("mounting takes root")
+        made.append(folder)
+        return folder
+
+    yield mount
+    for folder in made:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)

@@ -9,22 +9,23 @@ import sqlite3
 import time
 import urllib.request
 import zipfile
+from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
-from devops_lab import settings
-from devops_lab.control import Control, teardown
-from devops_lab.engines.docker import ROLE_LABEL, Docker
-from devops_lab.engines.environments import template_for
-from devops_lab.engines.images import Images
-from devops_lab.engines.postgres import password
 from devops_lab.model import Release
-from devops_lab.phases import World
-from devops_lab.processes import processes_of
-from devops_lab.store import Store
+from devops_lab.platform import settings
+from devops_lab.platform.context import LabContext
+from devops_lab.platform.control import Control, teardown
+from devops_lab.platform.engines.docker import ROLE_LABEL, Docker
+from devops_lab.platform.engines.environments import template_for
+from devops_lab.platform.engines.images import Images
+from devops_lab.platform.engines.postgres import password
+from devops_lab.platform.processes import processes_of
+from devops_lab.platform.store import Store
 
 ENGINES = ["process", pytest.param("docker", marks=pytest.mark.docker)]
 LOCK = Path(__file__).parents[1] / "devops_lab" / "shop" / "template" / "requirements.lock"
@@ -96,20 +97,25 @@ else:
 """
 
 
-def tiny_release(world: World, version: str = "1.0.0", migration: str = "pass") -> Release:
+def tiny_release(world: LabContext, version: str = "1.0.0", migration: str = "pass") -> Release:
     """Put a wheel with the tiny shop into a lab's registry, and an image where the engine wants one."""
     root = world.root
     wheel = root / "registry" / version / f"bento-{version}-py3-none-any.whl"
     wheel.parent.mkdir(parents=True, exist_ok=True)
     info = f"bento-{version}.dist-info"
+    files = {
+        "bento/__init__.py": "",
+        "bento/__main__.py": TINY.replace("MIGRATION", migration),
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: bento\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    recorded = {
+        name: urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode().rstrip("=")
+        for name, text in files.items()
+    }
+    files[f"{info}/RECORD"] = "".join(f"{name},sha256={sum},\n" for name, sum in recorded.items())
     with zipfile.ZipFile(wheel, "w") as archive:
-        for name, text in {
-            "bento/__init__.py": "",
-            "bento/__main__.py": TINY.replace("MIGRATION", migration),
-            f"{info}/METADATA": f"Metadata-Version: 2.1\nName: bento\nVersion: {version}\n",
-            f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-            f"{info}/RECORD": "",
-        }.items():
+        for name, text in files.items():
             archive.writestr(zipfile.ZipInfo(name), text)  # no time in it: the same text, the same digest
     shutil.copy(LOCK, wheel.with_suffix(".lock"))
     digest = "sha256:" + hashlib.sha256(wheel.read_bytes()).hexdigest()
@@ -119,7 +125,7 @@ def tiny_release(world: World, version: str = "1.0.0", migration: str = "pass") 
     return Release(version, "c" * 40, f"v{version}", digest, path, size, "", "", time.time(), image)
 
 
-def pushed(world: World, wheel: Path, version: str, digest: str) -> str:
+def pushed(world: LabContext, wheel: Path, version: str, digest: str) -> str:
     """Build the image around a wheel and push it; the digest of its manifest."""
     images = Images(Docker(), world.root)
     tag = f"{version}-{digest[7:19]}"  # tests give a version several contents
@@ -128,12 +134,12 @@ def pushed(world: World, wheel: Path, version: str, digest: str) -> str:
     return images.push(images.build(wheel, wheel.with_suffix(".lock"), LOCK.parent, tag, digest)).digest
 
 
-def new_world(root: Path, templates: Path, engine: str = "process") -> World:
+def new_world(root: Path, templates: Path, engine: str = "process") -> LabContext:
     """An empty lab that need not install the shop's packages again."""
     root.mkdir(parents=True)
     settings.write(root, settings.Settings(engine=engine, grace_seconds=5.0))
     shutil.copytree(templates, root / "work" / "templates", symlinks=True, copy_function=os.link)
-    return World(root, settings.read(root), Store(root / "lab.db"))
+    return LabContext(root, settings.read(root), Store(root / "lab.db"))
 
 
 def make_templates(root: Path) -> Path:
@@ -142,7 +148,7 @@ def make_templates(root: Path) -> Path:
 
 
 @contextmanager
-def torn_down(world: World) -> Iterator[World]:
+def torn_down(world: LabContext) -> Iterator[LabContext]:
     """Give a lab to a test, and end whatever it left running."""
     try:
         yield world
@@ -152,7 +158,7 @@ def torn_down(world: World) -> Iterator[World]:
         assert running(world) == []
 
 
-def engine_lab(request: pytest.FixtureRequest, root: Path, templates: Path) -> Iterator[World]:
+def engine_lab(request: pytest.FixtureRequest, root: Path, templates: Path) -> Iterator[LabContext]:
     """An empty lab on the engine that a fixture's parameter names; that of containers is lent."""
     if request.param == "docker":
         with renewed(request.getfixturevalue("docker_lab")) as made:
@@ -164,11 +170,11 @@ def engine_lab(request: pytest.FixtureRequest, root: Path, templates: Path) -> I
 
 
 @contextmanager
-def renewed(lab: World) -> Iterator[World]:
+def renewed(lab: LabContext) -> Iterator[LabContext]:
     """A lab as if nothing had ever happened in it; its registry and its PostgreSQL stay."""
     for file in lab.root.glob("lab.db*"):
         file.unlink()
-    world = World(lab.root, lab.settings, Store(lab.root / "lab.db"))
+    world = LabContext(lab.root, lab.settings, Store(lab.root / "lab.db"))
     try:
         yield world
     finally:
@@ -183,7 +189,7 @@ def renewed(lab: World) -> Iterator[World]:
         world.store.close()
 
 
-def running(world: World) -> list[str]:
+def running(world: LabContext) -> list[str]:
     """What runs for a lab: its processes, and its containers."""
     found = [f"process {process.pid}" for process in processes_of(world.root)]
     if world.engine.capabilities().images:
@@ -191,7 +197,7 @@ def running(world: World) -> list[str]:
     return found
 
 
-def sql(world: World, statement: str) -> list[str]:
+def sql(world: LabContext, statement: str) -> list[str]:
     """Have production's database do something; the rows that it answers."""
     url = world.engine.database_url()
     if url.startswith("sqlite"):
@@ -208,7 +214,7 @@ def sql(world: World, statement: str) -> list[str]:
     return said.decode().split()
 
 
-def with_agent(world: World, *versions: str) -> Control:
+def with_agent(world: LabContext, *versions: str) -> Control:
     """Install releases of the tiny shop and start the agent."""
     for version in versions:
         release = tiny_release(world, version)

@@ -12,20 +12,21 @@ from pathlib import Path
 
 import pytest
 
-from devops_lab import cli
 from devops_lab import lab as labs
+from devops_lab.commands import cli
 from devops_lab.errors import DiskFull
 from devops_lab.lab import Lab
 from devops_lab.model import Artifact, Replica, TestReport
-from devops_lab.phases import World
 from devops_lab.phases.build import Build
 from devops_lab.phases.deploy import Deploy
-from devops_lab.processes import clean_environment, processes_of
-from devops_lab.store import Store
+from devops_lab.platform import variables
+from devops_lab.platform.context import LabContext
+from devops_lab.platform.processes import processes_of
+from devops_lab.platform.store import Store
 from tests.phases.production import production, release
 from tests.shoplab import found
 
-CHECKOUT = Path(cli.__file__).parents[1]
+CHECKOUT = Path(cli.__file__).parents[2]
 
 
 def main(*arguments: str) -> int:
@@ -83,13 +84,13 @@ def small_disk(at: Path, size: str) -> Iterator[None]:
 def test_a_store_on_a_full_disk_says_so_and_keeps_what_it_has(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "600k"):
         store = Store(tmp_path / "disk" / "lab.db")
-        first = store.event("plan", "test.first", "lab", "kept")
+        first = store.event("plan", "plan.added", "lab", "kept")
         for filler in (tmp_path / "disk" / name for name in "ab"):  # the second finds no room at all
             with pytest.raises(OSError, match="No space left"):
                 filler.write_bytes(b"x" * 10**6)
         with pytest.raises(DiskFull, match=r"lab\.db"):
-            store.event("plan", "test.more", "lab", "x" * 100_000)
-        assert store.events(kind="test.first") == [first]
+            store.event("plan", "plan.removed", "lab", "x" * 100_000)
+        assert store.events(kind="plan.added") == [first]
         store.close()
 
 
@@ -108,19 +109,19 @@ def test_a_build_on_a_full_disk_leaves_nothing_half(
 
 
 # ---- an interrupted cell
-def interrupted(world: World, code: str, at: str) -> subprocess.CompletedProcess[str]:
+def interrupted(world: LabContext, code: str, at: str) -> subprocess.CompletedProcess[str]:
     """Run a cell in a process of its own; interrupt it, as a notebook does, once it has said `at`."""
     program = f"""
         import sys
         from pathlib import Path
-        from devops_lab import settings
-        from devops_lab.phases import World
+        from devops_lab.platform import settings
+        from devops_lab.platform.context import LabContext
         from devops_lab.phases.build import Build
         from devops_lab.phases.deploy import Deploy
         from devops_lab.phases.test import Test
-        from devops_lab.store import Store
+        from devops_lab.platform.store import Store
         root = Path({str(world.root)!r})
-        world = World(root, settings.read(root), Store(root / "lab.db"))
+        world = LabContext(root, settings.read(root), Store(root / "lab.db"))
         def tell(step):
             print(step.name, flush=True)
         {code}
@@ -129,7 +130,7 @@ def interrupted(world: World, code: str, at: str) -> subprocess.CompletedProcess
     cell = subprocess.Popen(
         command,
         cwd=CHECKOUT,
-        env=clean_environment(),
+        env=variables.command(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -14,14 +14,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from devops_lab import cli
-from devops_lab.control import Control, teardown
-from devops_lab.processes import clean_environment, processes_of
+from devops_lab.commands import cli
+from devops_lab.platform import variables
+from devops_lab.platform.control import Control, teardown
+from devops_lab.platform.processes import processes_of
 
-CHECKOUT = Path(cli.__file__).parents[1]
+CHECKOUT = Path(cli.__file__).parents[2]
 KERNEL = """
 import sys, time
-from devops_lab import story
+from devops_lab.lab import story
 from devops_lab.lab import Lab
 lab = Lab.open(sys.argv[1])
 story.first(lab)
@@ -52,7 +53,7 @@ def devops_lab(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "devops_lab", *arguments],
         cwd=CHECKOUT,
-        env=clean_environment(),
+        env=variables.command(),
         capture_output=True,
         text=True,
         timeout=60,
@@ -64,7 +65,7 @@ def test_clean_leaves_nothing_after_kernel_and_agent_were_killed(root: Path) -> 
     kernel = subprocess.Popen(
         [sys.executable, "-c", KERNEL, str(root)],
         cwd=CHECKOUT,
-        env=clean_environment(),
+        env=variables.command(),
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
+import re
 import resource
+import signal
 import socket
 import subprocess
 import sys
@@ -13,9 +14,12 @@ from typing import Any
 
 import pytest
 
-from devops_lab import cli, errors, settings
+from devops_lab import errors
+from devops_lab.commands import cli
 from devops_lab.lab import Lab
-from devops_lab.processes import clean_environment
+from devops_lab.model import Check
+from devops_lab.platform import settings
+from devops_lab.platform.variables import command
 
 COMMANDS = [
     command.name or command.callback.__name__ for command in cli.app.registered_commands if command.callback
@@ -23,12 +27,10 @@ COMMANDS = [
 
 
 def call(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "devops_lab", *arguments]
-    env = clean_environment() | variables
-    root = Path(cli.__file__).parents[1]
-    return subprocess.run(
-        command, capture_output=True, text=True, env=env, cwd=root, timeout=120, check=False
-    )
+    env = command() | variables
+    root = Path(cli.__file__).parents[2]
+    line = [sys.executable, "-m", "devops_lab", *arguments]
+    return subprocess.run(line, capture_output=True, text=True, env=env, cwd=root, timeout=120, check=False)
 
 
 def main(*arguments: str) -> int:
@@ -39,7 +41,8 @@ def main(*arguments: str) -> int:
 
 
 def test_all_commands_are_there() -> None:
-    assert set(COMMANDS) == {"run", "open", "doctor", "status", "trail", "export", "clean", "test", "bench"}
+    known = {"run", "open", "notebooks", "doctor", "status", "trail", "export", "clean", "test"}
+    assert set(COMMANDS) == known
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -52,7 +55,8 @@ def test_each_command_is_documented(command: str, capsys: pytest.CaptureFixture[
 
 
 def test_help_is_quick_and_loads_nothing_heavy() -> None:
-    code = "import sys\nfrom devops_lab import cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\n"
+    code = "import sys\nfrom devops_lab.commands import cli\n"
+    code += "try: cli.main(['--help'])\nexcept SystemExit: pass\n"
     code += "heavy = 'rich', 'papermill', 'nbformat', 'docker', 'matplotlib', 'IPython'\n"
     code += "print([m for m in heavy if m in sys.modules])"
     done = subprocess.run(
@@ -150,11 +154,11 @@ def test_doctor_reports_as_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_doctor_exits_with_3_when_something_needed_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from devops_lab import doctor
+    from devops_lab.commands import doctor
 
-    monkeypatch.setattr(doctor, "examine", lambda: [doctor.Finding("git", False, "not found", "Install it.")])
+    monkeypatch.setattr(doctor, "examine", lambda: [Check("git", False, "not found", "Install it.")])
     assert main("doctor") == 3
-    monkeypatch.setattr(doctor, "examine", lambda: [doctor.Finding("cores", None, "1", "More.")])
+    monkeypatch.setattr(doctor, "examine", lambda: [Check("cores", None, "1", "More.")])
     assert main("doctor") == 0
 
 
@@ -171,6 +175,31 @@ def test_status_and_clean_of_a_lab(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main("clean", "--lab", str(root)) == 2
 
 
+def test_notebooks_are_listed_and_taken_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "lab"
+    at = ["--lab", str(root)]
+    assert main("notebooks", "--restore", "all", *at) == 0
+    (copy,) = (root / "notebooks").glob("06-*")
+    started = copy.read_bytes()
+    copy.write_bytes(started.replace(b"shop", b"shoe"))
+    capsys.readouterr()
+    assert main("notebooks", *at, "--json") == 0
+    changes = json.loads(capsys.readouterr().out)
+    assert [name for name, what in changes.items() if what] == ["06-deploy"]
+    assert main("notebooks", "--restore", "deploy", *at) == 0
+    assert "kept as" in capsys.readouterr().out
+    assert copy.read_bytes() == started
+    Lab.open(root).close()
+    for wrong in (["--with-lab"], ["--restore", "06", "--with-lab"], ["--restore", "deplyo"]):
+        assert main("notebooks", *wrong, *at) == 2
+    assert main("clean", *at) == 0
+    assert f"Your notebooks stay in {root / 'notebooks'}" in capsys.readouterr().out
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis/one.txt").touch()
+    assert main("open", "--lab", str(tmp_path / "thesis")) == 2
+    assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["one.txt"]
+
+
 def test_test_hands_arguments_to_pytest(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[str]] = []
 
@@ -179,10 +208,13 @@ def test_test_hands_arguments_to_pytest(monkeypatch: pytest.MonkeyPatch) -> None
         assert "PYTHONDONTWRITEBYTECODE" not in options["env"]
         return subprocess.CompletedProcess(command, codes.pop(0))
 
-    codes = [0, 1, 4, 5]
+    codes = [0, 1, 4, 5, 0, 0]
     monkeypatch.setattr(subprocess, "run", pretend)
     assert [main("test", "-k", "deploy", "-x", "--help-me") for _ in range(4)] == [0, 1, 2, 2]
     assert asked[0][1:] == ["-m", "pytest", "-k", "deploy", "-x", "--help-me"]
+    assert (main("test"), main("test", "bench", "--once")) == (0, 0)
+    assert asked[-2][3:] == cli.AT_A_TIME
+    assert asked[-1][3:] == [cli.BENCH, "--once"]
 
 
 def test_test_runs_the_projects_tests() -> None:
@@ -197,16 +229,17 @@ def test_open_serves_on_loopback_with_its_token_on(tmp_path: Path) -> None:
     from urllib.error import HTTPError
     from urllib.request import urlopen
 
-    from devops_lab.waits import until
+    from tests.patience import until
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    env = clean_environment() | {f"JUPYTER_{n}_DIR": str(tmp_path / n) for n in ("CONFIG", "DATA", "RUNTIME")}
-    command = [sys.executable, "-m", "devops_lab", "open", "--no-browser", "--port", str(port)]
+    env = command() | {f"JUPYTER_{n}_DIR": str(tmp_path / n) for n in ("CONFIG", "DATA", "RUNTIME")}
+    call = [sys.executable, "-m", "devops_lab", "open", "--no-browser", "--port", str(port)]
+    call += ["--lab", str(tmp_path / "lab")]
     with (tmp_path / "log").open("w") as log:
-        root = Path(cli.__file__).parents[1]
-        server = subprocess.Popen(command, env=env, cwd=root, stdout=log, stderr=log, start_new_session=True)
+        root = Path(cli.__file__).parents[2]
+        server = subprocess.Popen(call, env=env, cwd=root, stdout=log, stderr=log, start_new_session=True)
         try:
 
             def answers() -> int:
@@ -218,10 +251,15 @@ def test_open_serves_on_loopback_with_its_token_on(tmp_path: Path) -> None:
                 except OSError:
                     return 0
 
-            assert until(answers, "JupyterLab", seconds=60) == 403
-            said = (tmp_path / "log").read_text()
-            assert "?token=" in said
+            assert until(answers, "JupyterLab") == 403
+            said, *more = (tmp_path / "log").read_text().splitlines()
+            assert not [line for line in more if "Forbidden" not in line and "403 GET" not in line]
+            assert "leave this window open, Ctrl-C" in said
+            page = urlopen(said.split()[3], timeout=60).read().decode()
+            assert re.search(r'"disabledExtensions": \[[^]]*:announcements"', page)
+            server.send_signal(signal.SIGINT)
+            server.wait(60)
         finally:
-            server.terminate()
-            server.wait(20)
-    assert os.path.exists(tmp_path / "log")
+            server.kill()
+            server.wait()
+    assert (tmp_path / "lab/notebooks/00-welcome.ipynb").exists()

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from devops_lab.agent.cluster import ClusterReconciler
 from devops_lab.model import Pool, Replica
-from devops_lab.phases import World
-from devops_lab.settings import Settings
-from devops_lab.store import Store
+from devops_lab.platform import clock
+from devops_lab.platform.agent.cluster import ClusterReconciler
+from devops_lab.platform.context import LabContext
+from devops_lab.platform.settings import Settings
+from devops_lab.platform.store import Store
 
 POOL = Pool("shop-1", "1.0.0", 2, 100)
 
@@ -82,13 +82,13 @@ class Quiet:
 
 def task(name: str, node: str = "n1", state: Any = "starting", port: int = 80, **more: Any) -> Replica:
     return Replica(
-        name, "shop-1", "1.0.0", "10.0.0.1", port, 0, 0.0, state, started=4e9, handle=name, node=node, **more
+        name, "shop-1", "1.0.0", "10.0.0.1", port, 0, "", state, started=4e9, handle=name, node=node, **more
     )
 
 
 @pytest.fixture
 def loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ClusterReconciler]:
-    world = World(tmp_path, Settings(engine="swarm"), Store(tmp_path / "lab.db"))
+    world = LabContext(tmp_path, Settings(engine="swarm"), Store(tmp_path / "lab.db"))
     object.__setattr__(world, "engine", Pretended())
     made = ClusterReconciler(world)
     monkeypatch.setattr(made, "envoy", Quiet())
@@ -132,7 +132,26 @@ def test_a_death_is_told_once_and_before_who_takes_the_place(loop: ClusterReconc
     assert loop.replicas["r1-b"].restarts == 1
 
 
+@pytest.mark.parametrize(("lived", "loops"), [(1, 1), (60, 0)])
+def test_only_quick_deaths_are_a_crash_loop(
+    loop: ClusterReconciler, monkeypatch: pytest.MonkeyPatch, lived: int, loops: int
+) -> None:
+    now = [clock.steady()]
+    monkeypatch.setattr(clock, "steady", lambda: now[0])
+    monkeypatch.setattr(loop.envoy, "hosts", lambda: {("10.0.0.1", 80): {"healthy": True}})
+    for name in ("r1-a", "r1-b", "r1-c", "r1-d"):
+        pretended(loop).seen = [task(name)]
+        for _ in range(lived):
+            loop.reconcile()
+            now[0] += 1.0
+        pretended(loop).seen = [task(name, state="dead", reason="SIGSEGV")]
+        loop.reconcile()
+    assert len(loop.store.events(kind="replica.died")) == 4
+    assert len(loop.store.events(kind="replica.crash_loop")) == loops
+
+
 def test_who_came_and_died_between_two_looks_is_told_too(loop: ClusterReconciler) -> None:
+    loop.reconcile()
     pretended(loop).seen = [task("r1-a", state="dead", reason="exit code 3")]
     for _ in range(2):
         loop.reconcile()
@@ -140,8 +159,9 @@ def test_who_came_and_died_between_two_looks_is_told_too(loop: ClusterReconciler
 
 
 def test_history_from_before_is_not_told(loop: ClusterReconciler) -> None:
-    pretended(loop).seen = [replace(task("r1-a", state="dead"), started=1.0)]
-    loop.reconcile()
+    pretended(loop).seen = [task("r1-a", state="dead")]  # its time of birth says nothing: clocks step
+    for _ in range(2):
+        loop.reconcile()
     assert told(loop) == []
 
 

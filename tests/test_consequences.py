@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from devops_lab.consequences import come_back
 from devops_lab.lab import Lab
-from devops_lab.story import FIRST, production_at
+from devops_lab.lab.consequences import come_back
+from devops_lab.lab.story import FIRST, production_at
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +24,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 @pytest.mark.parametrize(
     ("change", "figure"),
     [
-        ("live-status", "p95 of /api/orders/{id}, ms"),
-        ("menu-photos", "p95 of "),
+        ("live-status", "p50 of /api/orders/{id}, ms"),
+        ("menu-photos", "the menu as it is sent, kB"),
         ("plate-photos", "memory of a replica, MB"),
         ("log-flood", "log of a replica, MB a minute"),
         ("wrong-total", "wrong bills"),

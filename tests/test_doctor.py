@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from devops_lab import doctor
-from devops_lab.cli import main
-from devops_lab.doctor import containers, preparing
-from devops_lab.engines.docker import Docker
-from devops_lab.engines.prepared import there
-from devops_lab.settings import PUBLIC_IMAGES
+from devops_lab.commands import doctor
+from devops_lab.commands.cli import main
+from devops_lab.commands.doctor import base_images, containers
+from devops_lab.model import Check
+from devops_lab.platform.engines.docker import Docker
+from devops_lab.platform.engines.prepared import there
+from devops_lab.platform.settings import PUBLIC_IMAGES
 
 
 def test_everything_that_is_missing_comes_with_advice() -> None:
@@ -33,8 +34,8 @@ def test_everything_that_is_missing_comes_with_advice() -> None:
 
 def test_the_table_marks_what_is_needed_and_what_is_optional() -> None:
     rows = [
-        doctor.Finding("git", False, "not found", "Install it."),
-        doctor.Finding("cores", None, "1", "Two."),
+        Check("git", False, "not found", "Install it."),
+        Check("cores", None, "1", "Two."),
     ]
     text = doctor.table(rows)
     assert "NO  git" in text
@@ -133,7 +134,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
         server.server_close()
 
 
-def seen(info: dict[str, object], version: dict[str, object] = VERSION) -> doctor.Finding:
+def seen(info: dict[str, object], version: dict[str, object] = VERSION) -> Check:
     return containers.docker(version, {**INFO, **info})
 
 
@@ -189,7 +190,9 @@ def test_a_silent_engine_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_refused_socket_names_the_group(tmp_path: Path) -> None:
     path = tmp_path / "d.sock"
-    code = "from devops_lab.doctor import containers as c; import os; os.getuid() or os.setuid(65534); "
+    code = (
+        "from devops_lab.commands.doctor import containers as c; import os; os.getuid() or os.setuid(65534); "
+    )
     code += "row = c.containers()[0]; print(row.detail, row.what_to_do)"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
@@ -277,11 +280,6 @@ def test_base_images_are_prepared_ones_or_the_pinned_public_ones() -> None:
     assert row.detail == "missing: registry, postgres; devops-lab/python:3.11"
 
 
-def test_the_doctor_does_not_import_the_docker_client() -> None:
-    code = "import sys; from devops_lab import doctor; doctor.examine(); sys.exit('docker' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
-
-
 # ---- doctor --prepare
 @pytest.mark.docker
 def test_preparing_makes_only_what_is_missing_and_says_so(
@@ -296,9 +294,9 @@ def test_preparing_makes_only_what_is_missing_and_says_so(
             on_progress("downloading" if share < 0.5 else "unpacking", share)
         return there(docker)["python"]  # an image that is there, whose size can be asked for
 
-    monkeypatch.setattr(preparing, "there", lambda docker: have)
-    monkeypatch.setattr(preparing, "prepare", make)
-    told = preparing.prepare_missing()
+    monkeypatch.setattr(base_images, "there", lambda docker: have)
+    monkeypatch.setattr(base_images, "prepare", make)
+    told = base_images.prepare_missing()
     assert made == ["registry"]
     assert [line.split()[0] for line in told if line.endswith("was there")] == list(have.values())
     assert sum(" made in " in line for line in told) == 1

@@ -12,15 +12,15 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from devops_lab.agent.exposition import Exposition, Observation, Seen
-from devops_lab.agent.observe import Observer
 from devops_lab.model import Alert, LogLine, Pool, Replica, Usage
-from devops_lab.phases import World
 from devops_lab.phases.monitor import Monitor
-from devops_lab.settings import Settings
-from devops_lab.store import Store
-from devops_lab.traffic.envoy import Envoy
-from devops_lab.waits import until
+from devops_lab.platform.agent.exposition import Exposition, Observation, Seen
+from devops_lab.platform.agent.observer import Observer
+from devops_lab.platform.context import LabContext
+from devops_lab.platform.settings import Settings
+from devops_lab.platform.store import Store
+from devops_lab.platform.traffic.envoy import Envoy
+from tests.patience import until
 from tests.production import get, make_templates, new_world, torn_down, with_agent
 
 Found = dict[str, dict[str, float]]  # metric -> replica -> value
@@ -36,16 +36,16 @@ def scraped(text: str) -> Found:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def world(tmp_path: Path) -> Iterator[LabContext]:
     templates = make_templates(tmp_path / "templates")
     with torn_down(new_world(tmp_path / "lab", templates)) as made:
         yield made
 
 
-def test_live_every_replica_with_its_own_figures_and_the_port_is_kept(world: World) -> None:
+def test_live_every_replica_with_its_own_figures_and_the_port_is_kept(world: LabContext) -> None:
     control = with_agent(world, "1.0.0")
     world.store.put(Pool("v1", "1.0.0", 2, 100))
-    control.wait_settled(30)
+    control.wait_settled(60)
     url = Monitor(world).scrape_url
     for _ in range(20):
         get(control.url() + "/api/info")
@@ -56,7 +56,7 @@ def test_live_every_replica_with_its_own_figures_and_the_port_is_kept(world: Wor
     def answered() -> float:
         return sum(seen().get("http_requests_total", {}).values())
 
-    until(lambda: answered() == 20, "both replicas' counters to add up", seconds=10)
+    until(lambda: answered() == 20, "both replicas' counters to add up")
     found = seen()
     first, second = sorted(found["devops_lab_replica_up"])
     assert found["devops_lab_replica_up"] == {first: 1, second: 1}
@@ -84,7 +84,7 @@ def test_live_every_replica_with_its_own_figures_and_the_port_is_kept(world: Wor
 
 
 def exposition(tmp_path: Path, observation: Observation) -> Found:
-    world = World(tmp_path, Settings(), Store(tmp_path / "lab.db"))
+    world = LabContext(tmp_path, Settings(), Store(tmp_path / "lab.db"))
     found: Found = {}
     for family in Exposition(world, Envoy(tmp_path / "envoy"), lambda: observation).collect():
         for sample in family.samples:
@@ -93,7 +93,7 @@ def exposition(tmp_path: Path, observation: Observation) -> Found:
 
 
 def test_what_was_seen_too_long_ago_is_not_told(tmp_path: Path) -> None:
-    replica = Replica("r1", "v1", "1.0.0", "127.0.0.1", 9, 0, 0.0, "healthy")
+    replica = Replica("r1", "v1", "1.0.0", "127.0.0.1", 9, 0, "", "healthy")
     seen = [Seen(replica, "http_requests_total 5\n", Usage(1.0, 1000), 10)]
     assert exposition(tmp_path, Observation(time.time(), seen, 7))["http_requests_total"] == {"r1": 5}
     old = exposition(tmp_path, Observation(time.time() - 6, seen, 7))
@@ -101,7 +101,7 @@ def test_what_was_seen_too_long_ago_is_not_told(tmp_path: Path) -> None:
 
 
 def test_a_replica_that_talks_nonsense_takes_no_other_with_it(tmp_path: Path) -> None:
-    replicas = [Replica(f"r{n}", "v1", "1.0.0", "127.0.0.1", 9, 0, 0.0, "healthy") for n in (1, 2)]
+    replicas = [Replica(f"r{n}", "v1", "1.0.0", "127.0.0.1", 9, 0, "", "healthy") for n in (1, 2)]
     texts = ["http_requests_total{ 5 oops\n", "http_requests_total 5\n"]
     seen = [Seen(replica, text, None, 0) for replica, text in zip(replicas, texts, strict=True)]
     found = exposition(tmp_path, Observation(time.time(), seen))
@@ -110,7 +110,7 @@ def test_a_replica_that_talks_nonsense_takes_no_other_with_it(tmp_path: Path) ->
 
 
 def test_the_observer_forgets_alerts_that_ended_long_ago(tmp_path: Path) -> None:
-    world = World(tmp_path, Settings(), Store(tmp_path / "lab.db"))
+    world = LabContext(tmp_path, Settings(), Store(tmp_path / "lab.db"))
     now = time.time()
     world.store.put(
         Alert("old", "resolved", now - 30_000, 1.0, resolved=now - 25_000),

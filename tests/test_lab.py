@@ -9,18 +9,20 @@ import sys
 import threading
 from collections import namedtuple
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from devops_lab import lab as labs
-from devops_lab import settings, views
+from devops_lab import views
 from devops_lab.errors import BadInput, DiskFull, LabError, LabInUse, MissingTool, NotALab, TimedOut
-from devops_lab.git import git
 from devops_lab.lab import MAKING, RUN_VARIABLE, Lab
 from devops_lab.model import Release
-from devops_lab.processes import clean_environment
+from devops_lab.platform import settings
+from devops_lab.platform.git import git
+from devops_lab.platform.variables import command
 from tests.shoplab import say_tested
 
 Usage = namedtuple("Usage", "total used free")
@@ -40,8 +42,8 @@ def in_another_process(code: str, root: Path, **variables: str) -> subprocess.Co
     program = f"import sys\nfrom devops_lab import lab as labs\nroot = {str(root)!r}\n{code}"
     return subprocess.run(
         [sys.executable, "-c", program],
-        env=clean_environment() | variables,
-        cwd=Path(labs.__file__).parents[1],
+        env=command() | variables,
+        cwd=Path(labs.__file__).parents[2],
         capture_output=True,
         text=True,
         timeout=60,
@@ -54,7 +56,7 @@ def test_open_founds_a_lab(tmp_path: Path) -> None:
     root = tmp_path / "deep" / "läb of mine"
     with Lab.open(root, learner="Ada") as lab:
         assert {p.name for p in root.iterdir()} - {"lab.db-wal", "lab.db-shm"} == FOUNDED
-        assert lab.settings == settings.Settings(learner="Ada")
+        assert replace(lab.settings, id="", home="") == settings.Settings(learner="Ada")
         assert lab.code.head().id == git(lab.world.origin, "rev-parse", "main")
         assert "v1.0.0" in git(lab.world.shop, "tag")
         (event,) = lab.store.events(kind="lab.founded")
@@ -226,8 +228,8 @@ def test_close_lets_go_and_may_be_repeated(tmp_path: Path) -> None:
 
 def test_labs_live_side_by_side(tmp_path: Path) -> None:
     with Lab.open(tmp_path / "one", learner="Ada") as one, Lab.open(tmp_path / "two", learner="Bo") as two:
-        one.store.event("plan", "test.mark", "lab", "here")
-        assert two.store.events(kind="test.mark") == []
+        one.store.event("plan", "plan.added", "lab", "here")
+        assert two.store.events(kind="plan.added") == []
         assert one.world.control.identity() is None
         one.clean()
         assert not (tmp_path / "one").exists()
@@ -262,7 +264,7 @@ def test_a_removal_that_is_slow_is_no_failure(tmp_path: Path, monkeypatch: pytes
         remove(*arguments, **more)
 
     monkeypatch.setattr("devops_lab.lab.shutil.rmtree", slow)
-    monkeypatch.setattr("devops_lab.waits.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("devops_lab.platform.clock.steady", lambda: clock[0])
     lab.clean()
     assert files(tmp_path) == set()
 
@@ -271,7 +273,7 @@ def test_what_can_not_be_removed_is_told(tmp_path: Path, monkeypatch: pytest.Mon
     lab, clock = Lab.open(tmp_path / "lab"), iter(range(0, 10_000, 2))
     with monkeypatch.context() as broken:
         broken.setattr("devops_lab.lab.shutil.rmtree", lambda *_, **__: None)
-        broken.setattr("devops_lab.waits.time.monotonic", lambda: float(next(clock)))
+        broken.setattr("devops_lab.platform.clock.steady", lambda: float(next(clock)))
         with pytest.raises(TimedOut, match=r"to be removed.*\nWhat to do"):
             lab.clean()
     lab.clean()

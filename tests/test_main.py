@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 import uv
 
-from devops_lab import __main__, setup_venv
+from devops_lab import __main__
+from devops_lab.commands import setup_venv
 
 ROOT = Path(__file__).resolve().parent.parent
 CLI = """
@@ -26,9 +27,15 @@ def main():
     import packaging
     print(json.dumps([sys.prefix, os.getcwd(), *sys.argv[1:]]))
 """
-PINS = [
-    line for line in (ROOT / "requirements.lock").read_text().splitlines() if line.startswith("packaging==")
-]
+STARTING = {  # what runs before anything is installed
+    "": ["__init__", "__main__"],
+    "commands": ["__init__", "setup_venv"],
+    "platform": ["__init__", "variables", "places", "locks"],
+}
+PINS, TOOLS = (
+    [line for line in (ROOT / lock).read_text().splitlines() if line.startswith(f"{name}==")]
+    for lock, name in (("requirements.lock", "packaging"), ("requirements-test.lock", "execnet"))
+)
 
 
 class Copy:
@@ -37,24 +44,27 @@ class Copy:
     def __init__(self, folder: Path, python: Path) -> None:
         self.folder, self.python = folder, python
         package = folder / "devops_lab"
-        package.mkdir(parents=True)
-        for name in ("__init__.py", "__main__.py", "setup_venv.py"):
-            shutil.copy(ROOT / "devops_lab" / name, package)
+        for room, modules in STARTING.items():
+            (package / room).mkdir(parents=True)
+            for name in modules:
+                shutil.copy(ROOT / "devops_lab" / room / f"{name}.py", package / room)
         for name in ("pyproject.toml", "LICENSE"):
             shutil.copy(ROOT / name, folder)
         (folder / "README.md").write_text("# A copy\n")
-        (package / "cli.py").write_text(CLI)
+        (package / "commands" / "cli.py").write_text(CLI)
         self.pin(*PINS)
+        self.pin(*TOOLS, lock="requirements-test.lock")
 
-    def pin(self, *lines: str) -> None:
-        (self.folder / "requirements.lock").write_text("\n".join(["# download: 1 MB", *lines, ""]))
+    def pin(self, *lines: str, lock: str = "requirements.lock") -> None:
+        (self.folder / lock).write_text("\n".join(["# download: 1 MB", *lines, ""]))
+
+    path = f"{Path(uv.find_uv_bin()).parent}{os.pathsep}{os.environ['PATH']}"
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        path = f"{Path(uv.find_uv_bin()).parent}{os.pathsep}{os.environ['PATH']}"
         return subprocess.Popen(
             [str(self.python), "-m", "devops_lab", *arguments],
             cwd=self.folder,
-            env={**os.environ, "PATH": path},
+            env={**os.environ, "PATH": self.path},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -146,11 +156,59 @@ def test_a_failed_install_says_so_and_the_next_call_repairs_it(copy: Copy) -> No
 
 
 def test_two_calls_at_once_make_one_environment(copy: Copy) -> None:
-    with copy.start("doctor") as first, copy.start("test") as second:
+    with copy.start("doctor") as first, copy.start("run") as second:
         outputs = [process.communicate(timeout=120)[0] for process in (first, second)]
     assert [first.returncode, second.returncode] == [0, 0], outputs
     assert "".join(outputs).count("Setting up") == 1
-    assert [where(output)[2] for output in outputs] == ["doctor", "test"]
+    assert [where(output)[2] for output in outputs] == ["doctor", "run"]
+
+
+def tools(copy: Copy) -> bool:
+    return any((copy.folder / ".venv").glob("**/execnet/__init__.py"))
+
+
+def test_what_only_tests_need_comes_with_them_and_stays(copy: Copy) -> None:
+    copy.call("doctor")
+    assert not tools(copy)
+    code, output = copy.call("test", "-x")
+    assert (code, where(output)[2:], tools(copy)) == (0, ["test", "-x"], True), output
+    assert "+ execnet" not in output
+    for command in ("doctor", "test"):
+        assert "Setting up" not in copy.call(command)[1]
+    copy.pin("# another lock", *PINS)  # what makes it anew
+    assert "about 2 MB" in copy.call("doctor")[1]
+    assert tools(copy)
+    copy.pin("# another lock", *TOOLS, lock="requirements-test.lock")
+    assert "Setting up" not in copy.call("doctor")[1]
+    assert "Setting up" in copy.call("test")[1]
+
+
+def test_an_environment_of_the_users_own_gets_what_tests_need(copy: Copy) -> None:
+    own = copy.folder.parent / "bare"
+    program = next(
+        line for line in (ROOT / "requirements.lock").read_text().splitlines() if line[:4] == "uv=="
+    )
+    install = [uv.find_uv_bin(), "pip", "install", "--python", str(copy.python), "--no-deps"]
+    subprocess.run([*install, *PINS, program], check=True, capture_output=True)
+    (copy.folder / "pyproject.toml").write_text(
+        "[project]\ndependencies = ['packaging']\noptional-dependencies = {test = ['execnet']}\n"
+    )
+    for arguments in (["doctor"], ["test", "-x"], ["test"]):
+        code, output = copy.call(*arguments)
+        assert (code, where(output)[0]) == (0, str(own)), output
+        assert ("Installing what the tests need" in output) == (arguments == ["test", "-x"])
+    assert not (copy.folder / ".venv").exists()
+
+
+@pytest.mark.parametrize("said", [" + ruff==1", "Downloading ruff (1MiB)", "error: no room"])
+def test_progress_on_a_terminal_is_one_line(
+    said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    setup_venv.tell(["Downloading uv (9MiB)", " Downloaded uv", said])
+    told = capsys.readouterr().err
+    assert told.count("\n") == ("error" in said)
+    assert told.strip() == {" ": "", "D": "Downloads: 1 of 2 done. ruff (1MiB)"}.get(said[0], said)
 
 
 def test_an_environment_of_the_users_own_is_left_alone(copy: Copy) -> None:
@@ -182,23 +240,20 @@ def test_an_older_python_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert "3.9.2" in said
 
 
-def test_a_python_without_ensurepip_names_the_package(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(shutil, "which", lambda name: None)
+def test_a_python_without_ensurepip_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with open(tmp_path / "turn", "wb") as turn, pytest.raises(setup_venv.SetUpFailed, match="python3-venv"):
-        setup_venv.make_environment([], turn)
+    with pytest.raises(setup_venv.SetUpFailed, match="python3-venv"):
+        setup_venv.make_environment([], [], 0)
 
 
 def test_an_interrupt_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted() -> None:
+    def interrupted(tests: bool) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(setup_venv, "set_up", interrupted)
-    monkeypatch.setattr(setup_venv, "is_complete", lambda: False)
+    monkeypatch.setattr(setup_venv, "is_complete", lambda tests: False)
     monkeypatch.setattr(__main__, "is_satisfied", lambda root, tests: False)
     assert __main__.main(["run"]) == 130
     assert "Call the same command again" in capsys.readouterr().err

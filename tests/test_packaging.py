@@ -22,14 +22,17 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import devops_lab
-from devops_lab import setup_venv
+from devops_lab.commands import setup_venv
 
 ROOT = Path(__file__).resolve().parent.parent
 SHOP = ROOT / "devops_lab" / "shop" / "template"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-ASKED = [Requirement(line) for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]]
+LOCKS = [folder / name for folder in (ROOT, SHOP) for name in ("requirements.lock", "requirements-test.lock")]
+ASKED = [
+    *[(Requirement(line), LOCKS[0]) for line in PROJECT["dependencies"]],
+    *[(Requirement(line), LOCKS[1]) for line in PROJECT["optional-dependencies"]["test"]],
+]
 HEAVY = {"IPython", "ipykernel", "ipywidgets", "jupyterlab", "papermill", "nbconvert", "matplotlib", "docker"}
-LOCKS = [ROOT / "requirements.lock", SHOP / "requirements.lock", SHOP / "requirements-test.lock"]
 
 
 def pins(lock: Path) -> dict[str, set[str]]:
@@ -43,11 +46,16 @@ def pins(lock: Path) -> dict[str, set[str]]:
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize("wanted", ASKED, ids=lambda wanted: wanted.name)
-def test_the_lock_pins_what_the_project_asks_for(wanted: Requirement) -> None:
-    versions = pins(ROOT / "requirements.lock").get(canonicalize_name(wanted.name), set())
+@pytest.mark.parametrize(("wanted", "lock"), ASKED, ids=lambda value: value.name)
+def test_the_lock_pins_what_the_project_asks_for(wanted: Requirement, lock: Path) -> None:
+    versions = pins(lock).get(canonicalize_name(wanted.name), set())
     assert versions, "not in the lock; renew it with: python3 .ci/lock"
     assert all(wanted.specifier.contains(version) for version in versions)
+
+
+def test_what_only_the_tests_need_is_no_part_of_a_learners_download() -> None:
+    assert pins(LOCKS[0]).keys() & pins(LOCKS[1]).keys() == set()
+    assert int(setup_venv.download().removesuffix(" MB")) <= 235
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: str(lock.relative_to(ROOT)))
@@ -68,7 +76,7 @@ def test_the_shops_locks_cover_what_it_asks_for() -> None:
     shop = tomllib.loads((SHOP / "pyproject.toml").read_text("utf-8"))
     for name, lines in (
         ("requirements.lock", shop["project"]["dependencies"]),
-        ("requirements-test.lock", shop["project"]["dependencies"] + shop["dependency-groups"]["test"]),
+        ("requirements-test.lock", shop["dependency-groups"]["test"]),
     ):
         for wanted in map(Requirement, lines):
             versions = pins(SHOP / name)[canonicalize_name(wanted.name)]
@@ -86,8 +94,9 @@ def test_conda_installs_from_the_lock() -> None:
     assert "pip" in conda
 
 
-def test_the_size_of_the_download_is_told_from_the_lock() -> None:
-    assert re.fullmatch(r"\d{2,3} MB", setup_venv.download())
+@pytest.mark.parametrize("lock", LOCKS[:2], ids=lambda lock: lock.name)
+def test_the_size_of_the_download_is_told_from_the_lock(lock: Path) -> None:
+    assert re.fullmatch(r"\d{2,3} MB", setup_venv.download(lock))
 
 
 def test_the_version_is_one() -> None:
@@ -100,7 +109,7 @@ def test_the_command_exists() -> None:
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize("module", ["devops_lab", "devops_lab.cli", "devops_lab.lab"])
+@pytest.mark.parametrize("module", ["devops_lab", "devops_lab.commands.cli", "devops_lab.lab"])
 def test_an_import_is_light(module: str) -> None:
     code = f"import json, sys, {module}; print(json.dumps(sorted(sys.modules.keys() & {HEAVY})))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
@@ -124,7 +133,7 @@ def test_every_import_is_asked_for() -> None:
     asked = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
     owners = packages_distributions()
     found = {
-        name: {canonicalize_name(owner) for owner in owners.get(name, [])} for name in imported_packages()
+        name: {canonicalize_name(owner) for owner in owners.get(name, [name])} for name in imported_packages()
     }
     assert {name: owner for name, owner in found.items() if not owner & asked} == {}
 

@@ -9,19 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from devops_lab.control import teardown
+from devops_lab import views
 from devops_lab.errors import BadInput, DeployRefused
-from devops_lab.git import git
 from devops_lab.model import Artifact, PipelineRun, Step
-from devops_lab.phases import World
 from devops_lab.phases.build import Build
 from devops_lab.phases.code import Code
 from devops_lab.phases.deploy import Deploy
-from devops_lab.phases.release import Releasing
-from devops_lab.phases.verify import ask, check_production
-from devops_lab.phases.walk import MODES
-from devops_lab.pipeline import Pipeline, Trigger, main
-from devops_lab.processes import created_at, processes_of
+from devops_lab.phases.release import ReleasePhase
+from devops_lab.pipeline.hook import Pipeline, Trigger, main
+from devops_lab.pipeline.run import MODES
+from devops_lab.platform import locks
+from devops_lab.platform.context import LabContext
+from devops_lab.platform.control import teardown
+from devops_lab.platform.git import git
+from devops_lab.platform.processes import created_at, processes_of
+from devops_lab.production.verify import ask, check_production
 from devops_lab.shop import apply_change
 from tests.shoplab import commit, found, say_tested
 
@@ -29,12 +31,12 @@ QUICK = "import bento.menu\n\ndef test_fine():\n    assert bento.menu\n"
 
 
 @pytest.fixture
-def world(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
+def world(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> LabContext:
     return found(tmp_path / "ein Läb", tmp_path_factory)
 
 
 @pytest.fixture
-def quick(world: World) -> World:
+def quick(world: LabContext) -> LabContext:
     """A lab whose shop has one quick test that covers the one module that counts."""
     git(world.shop, "rm", "-r", "--quiet", "tests")
     text = (world.shop / "pyproject.toml").read_text("utf-8")
@@ -46,13 +48,13 @@ def quick(world: World) -> World:
 
 
 @pytest.fixture
-def production(quick: World) -> Iterator[World]:
+def production(quick: LabContext) -> Iterator[LabContext]:
     """The quick lab with its first version in production."""
     artifact = Build(quick).run("v1.0.0")
     say_tested(quick, artifact)
-    releasing = Releasing(quick)
-    with releasing._locked():
-        releasing._publish(artifact, releasing.next_version("v1.0.0"), tag=False, who="")
+    release_phase = ReleasePhase(quick)
+    with locks.held(release_phase.lock):
+        release_phase._publish(artifact, release_phase.next_version("v1.0.0"), tag=False, who="")
     try:
         Deploy(quick).run("1.0.0")
         yield quick
@@ -73,7 +75,7 @@ def test_the_modes_stop_where_the_text_says() -> None:
     }
 
 
-def test_delivery_by_push_ends_after_the_tests(quick: World) -> None:
+def test_delivery_by_push_ends_after_the_tests(quick: LabContext) -> None:
     pipeline = Pipeline(quick)
     pipeline.install_hook("delivery")
     commit(quick, "feat: lunch for two")
@@ -83,14 +85,14 @@ def test_delivery_by_push_ends_after_the_tests(quick: World) -> None:
     assert all(step.ok for step in run.steps)
     assert "remote: test ok" in said
     assert "lunch for two" in run.steps[1].output
-    assert run.digest == Build(quick).last().digest  # type: ignore[union-attr]
-    assert Releasing(quick).registry() == []
+    assert run.digest == quick.store.last(Artifact).digest  # type: ignore[union-attr]
+    assert ReleasePhase(quick).registry() == []
     assert run.lead_time_seconds == 0
     with pytest.raises(BadInput, match="nothing to push"):
         pipeline.push()
 
 
-def merge_something(world: World, name: str) -> None:
+def merge_something(world: LabContext, name: str) -> None:
     code = Code(world)
     code.branch(f"work/{name}")
     code.write(f"{name}.md", "half-way")
@@ -98,7 +100,21 @@ def merge_something(world: World, name: str) -> None:
     code.merge()
 
 
-def test_a_merge_tells_of_the_pipeline_that_it_set_off(quick: World) -> None:
+def test_what_the_hook_ran_stands_in_the_transcript(quick: LabContext) -> None:
+    Pipeline(quick).install_hook("delivery")
+    views.commands(quick)
+    commit(quick, "feat: one more")
+    Pipeline(quick).push()
+    text = views.commands(quick).alt
+    ours, theirs = text.split("# the pipeline, in origin's hook:\n", 1)
+    assert "git push origin main" in ours + theirs
+    assert "git commit" in ours
+    assert 'uv" build --wheel' in theirs
+    assert "pytest" in theirs
+    assert "git push" not in views.commands(quick).alt  # shown once
+
+
+def test_a_merge_tells_of_the_pipeline_that_it_set_off(quick: LabContext) -> None:
     Pipeline(quick).install_hook("delivery")
     with pytest.warns(UserWarning, match="continuous delivery of"):
         merge_something(quick, "armed")
@@ -106,20 +122,20 @@ def test_a_merge_tells_of_the_pipeline_that_it_set_off(quick: World) -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_the_hook_sleeps_once_the_notebook_that_set_it_has_ended(quick: World) -> None:
+def test_the_hook_sleeps_once_the_notebook_that_set_it_has_ended(quick: LabContext) -> None:
     pipeline = Pipeline(quick)
     pipeline.install_hook("deployment")
     armed = quick.store.last(Trigger)
     assert armed
     with subprocess.Popen(["true"]) as kernel:
-        quick.store.put(replace(armed, pid=kernel.pid, created=created_at(kernel.pid)))
+        quick.store.put(replace(armed, pid=kernel.pid, born=created_at(kernel.pid)))
     merge_something(quick, "asleep")
     assert pipeline.runs() == []
     with pytest.raises(BadInput, match="No pipeline listens"):
         pipeline.push()
 
 
-def test_a_red_push_is_fed_back_and_releases_nothing(quick: World) -> None:
+def test_a_red_push_is_fed_back_and_releases_nothing(quick: LabContext) -> None:
     pipeline = Pipeline(quick)
     pipeline.install_hook("integration")
     commit(quick, "feat: broken", "tests/unit/test_red.py", "def test_red():\n    assert False\n")
@@ -128,7 +144,7 @@ def test_a_red_push_is_fed_back_and_releases_nothing(quick: World) -> None:
     assert names(run) == ["plan", "code", "build", "test"]
     assert "unit/test_red::test_red" in run.cause
     assert "remote: test FAILED" in said
-    assert Releasing(quick).registry() == []
+    assert ReleasePhase(quick).registry() == []
     event = quick.store.events(kind="pipeline.failed")[0]
     assert "test_red" in event.message
     assert event.data["back_to"] == "code"
@@ -138,13 +154,13 @@ def test_a_red_push_is_fed_back_and_releases_nothing(quick: World) -> None:
     assert "frontend/app.ts:" in said
 
 
-def test_integration_ends_with_a_release_or_says_why_not(quick: World) -> None:
+def test_integration_ends_with_a_release_or_says_why_not(quick: LabContext) -> None:
     told: list[Step] = []
     commit(quick, "feat: lunch for two")
     run = Pipeline(quick).run("integration", on_step=told.append)
     assert run.ok, run.cause
     assert names(run) == ["plan", "code", "build", "test", "release"] == [step.name for step in told]
-    assert [r.version for r in Releasing(quick).registry()] == ["1.1.0"]
+    assert [r.version for r in ReleasePhase(quick).registry()] == ["1.1.0"]
     again = Pipeline(quick).run("integration")
     assert again.ok
     assert "released already" in again.steps[-1].output
@@ -153,10 +169,10 @@ def test_integration_ends_with_a_release_or_says_why_not(quick: World) -> None:
     assert run.ok
     assert run.stopped_at == "release"
     assert "nothing to release" in run.cause
-    assert len(Releasing(quick).registry()) == 1
+    assert len(ReleasePhase(quick).registry()) == 1
 
 
-def test_deployment_by_push_reaches_customers_and_red_never_does(production: World) -> None:
+def test_deployment_by_push_reaches_customers_and_red_never_does(production: LabContext) -> None:
     pipeline, url = Pipeline(production), production.control.url()
     pipeline.install_hook("deployment")
     commit(production, "feat: lunch for two")
@@ -177,16 +193,16 @@ def test_deployment_by_push_reaches_customers_and_red_never_does(production: Wor
     assert run.push_seconds == 0
     assert ask(f"{url}/api/info")[:2] == (200, "1.1.0")
     assert Deploy(production).current() == "1.1.0"
-    assert [r.version for r in Releasing(production).registry()] == ["1.0.0", "1.1.0"]
+    assert [r.version for r in ReleasePhase(production).registry()] == ["1.0.0", "1.1.0"]
     with pytest.raises(DeployRefused, match=r"200 from 1\.1\.0"):
         check_production(url, "1.2.0")
 
 
-def test_what_operate_refuses_is_rolled_back(production: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_operate_refuses_is_rolled_back(production: LabContext, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(url: str, version: str) -> str:
         raise DeployRefused(f"{version} is slow")
 
-    monkeypatch.setattr("devops_lab.phases.walk.check_production", refuse)
+    monkeypatch.setattr("devops_lab.pipeline.run.check_production", refuse)
     commit(production, "feat: slow")
     run = Pipeline(production).run("deployment")
     assert run.stopped_at == "operate"
@@ -194,7 +210,7 @@ def test_what_operate_refuses_is_rolled_back(production: World, monkeypatch: pyt
     assert ask(f"{production.control.url()}/api/info")[:2] == (200, "1.0.0")
 
 
-def test_an_interrupted_run_is_recorded(quick: World) -> None:
+def test_an_interrupted_run_is_recorded(quick: LabContext) -> None:
     def interrupt(step: Step) -> None:
         if step.name == "build":
             raise KeyboardInterrupt
@@ -207,7 +223,7 @@ def test_an_interrupted_run_is_recorded(quick: World) -> None:
     assert quick.store.last(Artifact)
 
 
-def test_bad_input(world: World) -> None:
+def test_bad_input(world: LabContext) -> None:
     with pytest.raises(BadInput, match="delivery"):
         Pipeline(world).run("delivry")
     with pytest.raises(BadInput, match="no mode"):

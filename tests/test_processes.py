@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from devops_lab import processes
-from devops_lab.processes import lets_profilers_in
+from devops_lab.platform import processes
+from devops_lab.platform.processes import lets_profilers_in
 
 
 @pytest.mark.parametrize(("scope", "needed"), [("0\n", False), ("1\n", True), ("2\n", False), (None, False)])

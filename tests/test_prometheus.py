@@ -19,17 +19,18 @@ import pytest
 
 from devops_lab.errors import AgentDown, BadInput
 from devops_lab.model import AlertRule, Slo
-from devops_lab.phases import World
-from devops_lab.phases.alerting import METRICS, OF_ENDPOINTS
 from devops_lab.phases.deploy import Deploy
-from devops_lab.phases.export import FILES, export
-from devops_lab.phases.histograms import BOUNDS_SECONDS
 from devops_lab.phases.monitor import Monitor
 from devops_lab.phases.operate import Operate
-from devops_lab.processes import HOST, free_port
-from devops_lab.settings import Settings
-from devops_lab.store import Store
-from devops_lab.waits import until
+from devops_lab.platform.context import LabContext
+from devops_lab.platform.control import Control
+from devops_lab.platform.histograms import BOUNDS_SECONDS
+from devops_lab.platform.monitoring.export import FILES, export
+from devops_lab.platform.monitoring.rules import METRICS, OF_ENDPOINTS
+from devops_lab.platform.processes import HOST, free_port
+from devops_lab.platform.settings import Settings
+from devops_lab.platform.store import Store
+from tests.patience import until
 from tests.phases.production import production
 from tests.production import get
 
@@ -81,11 +82,11 @@ def started(config: Path, data: Path) -> Iterator[Prometheus]:
             return False
 
     try:
-        until(ready, "Prometheus", seconds=30)
+        until(ready, "Prometheus")
         yield found
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 def promtool(*arguments: str) -> None:
@@ -94,7 +95,7 @@ def promtool(*arguments: str) -> None:
 
 
 @pytest.fixture
-def live(tmp_path: Path) -> Iterator[tuple[World, Prometheus]]:
+def live(tmp_path: Path) -> Iterator[tuple[LabContext, Prometheus]]:
     """Release 1.1.0 in production, with objectives, scraped by Prometheus as `export` configured it."""
     with production(tmp_path / "lab", "1.1.0", "1.2.0") as world:
         world.control.ensure()
@@ -117,11 +118,11 @@ def bucket_width_ms(value_ms: float) -> float:
 
 @pytest.mark.slow
 @pytest.mark.prometheus
-def test_its_figures_are_ours(live: tuple[World, Prometheus]) -> None:
+def test_its_figures_are_ours(live: tuple[LabContext, Prometheus]) -> None:
     world, prometheus = live
     monitor = Monitor(world)
     customers = Operate(world).load(rate=60, seconds=40)
-    until(lambda: len(prometheus.ticks(60)) >= 26, "Prometheus to scrape", seconds=60)
+    until(lambda: len(prometheus.ticks(60)) >= 26, "Prometheus to scrape")
     ticks = prometheus.ticks(60)[-22:]
     worst, compared = 0.0, 0
 
@@ -178,7 +179,7 @@ def test_its_figures_are_ours(live: tuple[World, Prometheus]) -> None:
 @pytest.mark.slow
 @pytest.mark.prometheus
 def test_its_alerts_fire_and_resolve_when_ours_do_and_the_dead_are_gone(
-    live: tuple[World, Prometheus],
+    live: tuple[LabContext, Prometheus],
 ) -> None:
     world, prometheus = live
     monitor, deploy = Monitor(world), Deploy(world)
@@ -192,16 +193,16 @@ def test_its_alerts_fire_and_resolve_when_ours_do_and_the_dead_are_gone(
     assert {*watched, "agent-down", "endpoint:http_wait_ms:p95"} <= rules.keys()
     old = {r["id"] for r in world.control.status()["replicas"]}
     deploy.run("1.2.0")
-    until(lambda: ours() == {*watched}, "our alerts", seconds=30)
-    until(lambda: all(map(prometheus.fires, watched)), "Prometheus' alerts", seconds=20)
+    until(lambda: ours() == {*watched}, "our alerts")
+    until(lambda: all(map(prometheus.fires, watched)), "Prometheus' alerts")
     until(
         lambda: bool(prometheus.vector('devops_lab_alert_firing{rule="errors"}')), "ours, in there", seconds=5
     )
     gone = prometheus.vector("devops_lab_replica_up", ("replica",))
     assert not {(name,) for name in old} & gone.keys()  # stale at once, not after five minutes
     deploy.rollback(why="errors")
-    until(lambda: not ours(), "our alerts to resolve", seconds=30)
-    until(lambda: not any(map(prometheus.fires, watched)), "Prometheus' alerts to resolve", seconds=20)
+    until(lambda: not ours(), "our alerts to resolve")
+    until(lambda: not any(map(prometheus.fires, watched)), "Prometheus' alerts to resolve")
     assert not prometheus.fires("agent-down")
     customers.stop()
     assert all(not rule.get("lastError") for rule in rules.values())
@@ -209,14 +210,14 @@ def test_its_alerts_fire_and_resolve_when_ours_do_and_the_dead_are_gone(
 
 # ---- what is written, and what is refused
 @pytest.fixture
-def quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+def quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LabContext:
     """A lab whose agent is only said to run."""
-    monkeypatch.setattr(Monitor, "scrape_url", f"http://{HOST}:9/metrics")
-    return World(tmp_path / "lab", Settings(), Store(tmp_path / "lab.db"))
+    monkeypatch.setattr(Control, "status", lambda _: {"scrape_url": f"http://{HOST}:9/metrics"})
+    return LabContext(tmp_path / "lab", Settings(), Store(tmp_path / "lab.db"))
 
 
 @pytest.mark.prometheus
-def test_every_rule_that_a_lab_can_have_is_valid_promql(quiet: World, tmp_path: Path) -> None:
+def test_every_rule_that_a_lab_can_have_is_valid_promql(quiet: LabContext, tmp_path: Path) -> None:
     monitor = Monitor(quiet)
     for metric in METRICS:
         name = metric.replace("_", "-")
@@ -232,7 +233,7 @@ def test_every_rule_that_a_lab_can_have_is_valid_promql(quiet: World, tmp_path: 
     promtool("check", "rules", *(str(tmp_path / "out" / name) for name in FILES[1:3]))
 
 
-def test_an_export_replaces_an_export_and_nothing_else(quiet: World, tmp_path: Path) -> None:
+def test_an_export_replaces_an_export_and_nothing_else(quiet: LabContext, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert [path.name for path in export(quiet, "prometheus", out)] == [*FILES]
     export(quiet, "prometheus", out)
@@ -253,7 +254,7 @@ def test_an_export_replaces_an_export_and_nothing_else(quiet: World, tmp_path: P
 
 
 def test_without_an_agent_nothing_is_written(tmp_path: Path) -> None:
-    world = World(tmp_path / "lab", Settings(), Store(tmp_path / "lab.db"))
+    world = LabContext(tmp_path / "lab", Settings(), Store(tmp_path / "lab.db"))
     with pytest.raises(AgentDown):
         export(world, "prometheus", tmp_path / "out")
     assert not (tmp_path / "out").exists()

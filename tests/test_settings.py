@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from devops_lab import settings
 from devops_lab.errors import BadInput, NotALab
-from devops_lab.settings import Settings
+from devops_lab.platform import settings
+from devops_lab.platform.settings import Settings
 
 
 def test_written_settings_are_read_back(tmp_path: Path) -> None:

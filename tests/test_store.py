@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from devops_lab.errors import NotALab
-from devops_lab.model import Item, LogLine, Need, Outcome, Pool, Sprint
-from devops_lab.store import Store
+from devops_lab.errors import Damaged
+from devops_lab.model import Item, LogLine, Need, Pool, Request, Sprint
+from devops_lab.platform.store import Store
 
 
 @pytest.fixture
@@ -58,10 +58,10 @@ def test_a_trail_that_runs_in_a_circle_ends(store: Store) -> None:
     assert len(store.trail("a")) == 2
 
 
-def test_samples_by_window_replica_and_endpoint(store: Store) -> None:
+def test_samples_by_window_and_endpoint(store: Store) -> None:
     rows = [(float(t), "p95_ms", "r1", "1.0.0", e, t * 1.0) for t in range(5) for e in ("", "/api/menu")]
     store.add_samples([*rows, (2.0, "p95_ms", "r2", "1.0.0", "", 9.0)])
-    found = store.samples("p95_ms", since=1, until=3, replica="r1", endpoint="/api/menu")
+    found = store.samples("p95_ms", since=1, until=3, endpoint="/api/menu")
     assert [(t, v) for t, *_, v in found] == [(1.0, 1.0), (2.0, 2.0), (3.0, 3.0)]
     assert store.samples("cpu_percent") == []
 
@@ -82,9 +82,9 @@ def test_logs_by_every_filter_newest_first(store: Store) -> None:
 
 
 def test_forget_drops_old_measurements_and_keeps_the_records(store: Store) -> None:
-    store.add_requests([Outcome(t, "/", 200, 0.01, run="a") for t in (1.0, 10.0)])
+    store.add_requests([Request(t, "/", 200, 0.01, run="a") for t in (1.0, 10.0)])
     store.add_samples([(1.0, "up", "r1", "1", "", 1.0)])
-    store.event("plan", "x", "y")
+    store.event("plan", "plan.added", "y")
     store.forget(before=5)
     assert [o.t for o in store.requests(run="a")] == [10.0]
     assert store.samples("up") == []
@@ -94,7 +94,7 @@ def test_forget_drops_old_measurements_and_keeps_the_records(store: Store) -> No
 def test_threads_write_side_by_side(store: Store) -> None:
     def write(name: str) -> None:
         for number in range(50):
-            store.event("test", "tick", f"{name}:{number}")
+            store.event("test", "load.gap", f"{name}:{number}")
         store.close()
 
     threads = [threading.Thread(target=write, args=(name,)) for name in "abcd"]
@@ -102,13 +102,13 @@ def test_threads_write_side_by_side(store: Store) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(store.events(kind="tick")) == 200
+    assert len(store.events(kind="load.gap")) == 200
 
 
 def test_a_file_that_is_no_database_is_refused_and_kept(tmp_path: Path) -> None:
     path = tmp_path / "lab.db"
     path.write_text("my holiday letters, quite long ones, nothing to do with any lab" * 20)
-    with pytest.raises(NotALab, match="not a lab's store"):
+    with pytest.raises(Damaged, match="not a lab's store"):
         Store(path)
     assert path.read_text().startswith("my holiday")
 
@@ -145,7 +145,7 @@ def searched(store: Store, request: pytest.FixtureRequest, monkeypatch: pytest.M
             line(4, "GET /api/menu 503", "c"),
         ]
     )
-    store.add_requests([Outcome(2, "/api/orders", 500, 0.3, request_id="b"), Outcome(3, "/", 200, 0.1)])
+    store.add_requests([Request(2, "/api/orders", 500, 0.3, request_id="b"), Request(3, "/", 200, 0.1)])
     return store
 
 
@@ -185,7 +185,7 @@ def test_the_store_stays_bounded_however_long_it_runs(store: Store) -> None:
         for second in range(start, start + 3600, 30):
             store.add_samples([(second, "p95_ms", f"r{hour}", "1.1.0", e, 5.0) for e in ("", "/a", "/b")])
             store.add_logs([line(second, f"{words} {second}", str(second))] * 15)
-            store.add_requests([Outcome(second, "/a", 200, 0.1, request_id=str(second))] * 15)
+            store.add_requests([Request(second, "/a", 200, 0.1, request_id=str(second))] * 15)
         store.forget(before=start - 2 * 3600, most=4000)
         store.db.execute("pragma wal_checkpoint(truncate)")
         sizes.append(store.path.stat().st_size)

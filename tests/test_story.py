@@ -12,12 +12,13 @@ from typing import NoReturn
 
 import pytest
 
-from devops_lab import story
 from devops_lab.errors import BadInput, ChecksFailed
-from devops_lab.git import git
-from devops_lab.lab import Lab
+from devops_lab.lab import Lab, story
 from devops_lab.model import Artifact, TestReport
-from devops_lab.processes import processes_of
+from devops_lab.platform.git import git
+from devops_lab.platform.processes import processes_of
+from devops_lab.shop import find_change
+from tests import sharing
 from tests.production import get
 from tests.shoplab import say_tested
 
@@ -28,7 +29,7 @@ LATER = "daily-special"
 def opened(root: Path, factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """A lab of its own that shares only the installed packages; nothing of it is left in the end."""
     lab = Lab.open(root)
-    shared = factory.getbasetemp() / "templates"
+    shared = sharing.shared(factory) / "templates"
     shared.mkdir(exist_ok=True)
     (root / "work" / "templates").symlink_to(shared)
     try:
@@ -104,6 +105,7 @@ def test_catch_up_does_only_what_the_phase_needs(lab: Lab) -> None:
 
 
 def test_production_comes_back_after_everything_was_killed(caught_up: tuple[Lab, list[str]]) -> None:
+    """As when the machine was off: nobody expects an agent that was noted before that."""
     lab, _ = caught_up
     version, url = lab.deploy.current(), lab.url
     agent = lab.world.control.identity()
@@ -112,11 +114,13 @@ def test_production_comes_back_after_everything_was_killed(caught_up: tuple[Lab,
     for process in processes_of(lab.root):
         with suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGKILL)
-    assert (lab.url, lab.replicas()) == ("", [])
-    assert lab.catch_up("plan") == [f"production: version {version} started again"]
-    assert lab.url == url
-    assert get(url + "/readyz")
-    assert story.revive(lab) == ""
+    (lab.root / "run" / "agent.json").unlink()
+    with Lab.open(lab.root) as later:
+        assert (later.url, later.replicas()) == ("", [])
+        assert later.catch_up("plan") == [f"production: version {version} started again"]
+        assert later.url == url
+        assert get(url + "/readyz")
+        assert story.revive(later) == ""
 
 
 def test_production_at_makes_sure_of_version_and_replicas(caught_up: tuple[Lab, list[str]]) -> None:
@@ -137,7 +141,7 @@ def test_production_at_makes_sure_of_version_and_replicas(caught_up: tuple[Lab, 
 # ---- changes
 def test_a_change_is_brought_once_and_a_revert_takes_it_back(lab: Lab) -> None:
     commit = story.bring(lab, LATER)
-    assert git(lab.world.shop, "show", "-s", "--format=%s", commit) == story.find_change(LATER).subject
+    assert git(lab.world.shop, "show", "-s", "--format=%s", commit) == find_change(LATER).subject
     head = lab.code.head()
     assert head.id == git(lab.world.origin, "rev-parse", "main") != commit  # a merge, and it was pushed
     assert story.bring(lab, LATER) == story.merged(lab, LATER) == commit

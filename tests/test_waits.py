@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pickle
-import time
 
 import pytest
 
-from devops_lab import waits
 from devops_lab.errors import LabError, TimedOut
+from devops_lab.platform import waits
 
 
 def test_the_answer_is_returned_as_soon_as_it_is_true() -> None:
@@ -33,12 +32,6 @@ def test_an_exception_of_the_probe_is_not_swallowed() -> None:
 
     with pytest.raises(LabError, match="no such thing"):
         waits.until(broken, "nothing")
-
-
-def test_a_pause_ends_early_when_told_to() -> None:
-    before = time.monotonic()
-    waits.pause(60, stop=lambda: True)
-    assert time.monotonic() - before < 30
 
 
 def test_errors_survive_a_process_border() -> None:

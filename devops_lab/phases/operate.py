@@ -2,56 +2,58 @@
 
 from __future__ import annotations
 
-import time
 import uuid
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from statistics import median
 
 from devops_lab.errors import BadInput
-from devops_lab.model import Complaint, Event, Loops, Outcome, Race, Replica, ScalingPolicy
-from devops_lab.phases import World, beside, profiling, racing, scaling
-from devops_lab.phases.complaints import PATIENCE_SECONDS, anger, complaint_text
-from devops_lab.phases.notify import inbox, notify
-from devops_lab.phases.profiling import Profile
-from devops_lab.settings import choice
-from devops_lab.traffic.load import MIX, LoadRun, LoadSpec, endpoint_figures, failed
-from devops_lab.traffic.loops import compare_loops
+from devops_lab.model import (
+    Complaint,
+    Crowd,
+    EndpointFigures,
+    Event,
+    Loops,
+    Pool,
+    Replica,
+    Request,
+    ScalingPolicy,
+)
+from devops_lab.platform.agent import autoscaler
+from devops_lab.platform.cells import ends_with_cell, whereabouts
+from devops_lab.platform.monitoring.notify import INBOX
+from devops_lab.platform.processes import end
+from devops_lab.platform.traffic.load import (
+    MAX_RATE,
+    MAX_SECONDS,
+    MIX,
+    LoadRun,
+    LoadSpec,
+    curve_of_day,
+    endpoint_figures,
+    failed,
+    in_the_shop,
+    number,
+)
+from devops_lab.platform.traffic.loops import compare_loops
+from devops_lab.production.diagnosis import Diagnosis
 
-if TYPE_CHECKING:
-    from devops_lab.phases.drills import Drill, DrillRun, Fault
-
-# (share of the day, share of the way from the quiet rate to the peak)
-DAYS = {
-    "lunch": [(0.0, 0.0), (0.25, 0.05), (0.4, 1.0), (0.55, 1.0), (0.7, 0.1), (1.0, 0.0)],  # ordered before it
-    "flash crowd": [(0.0, 0.0), (0.3, 0.0), (0.32, 1.0), (0.5, 1.0), (0.75, 0.15), (1.0, 0.0)],  # in the news
+PATIENCE_SECONDS = 0.5  # a customer who waits longer for one answer complains
+HOME_SECONDS = 40.0  # for the last answers, and to look for every order
+DOING = {
+    "/": "opened the page",
+    "/api/menu": "looked at the menu",
+    "/api/search": "searched for a lunch box",
+    "/api/orders": "sent my order",
+    "/api/orders/{id}": "asked where my order is",
 }
 
 
-@dataclass(frozen=True)
-class EndpointFigures:
-    """What customers measured at one endpoint, of one release or ("") of all; in seconds."""
-
-    endpoint: str
-    release: str
-    requests: int
-    failed: int
-    rate: float
-    p50: float
-    p95: float
-    p99: float
-    first_seen: float
-
-
-class Operate:
+class Operate(Diagnosis):
     """Production in daily life.
 
     Args:
         world: the lab to work on.
     """
-
-    def __init__(self, world: World) -> None:
-        self.world, self.store = world, world.store
 
     # ---- customers
     def load(
@@ -63,9 +65,12 @@ class Operate:
         mix: dict[str, float] | None = None,
         curve: list[tuple[float, float]] | None = None,
         seed: int = 7,
-        even: bool = False,
+        outlives_cell: bool = False,
     ) -> LoadRun:
         """Send customers into the shop; they come by themselves, in a process of their own.
+
+        They go when their time is over, with the kernel, and when the cell that sent them fails, is
+        interrupted or is run again.
 
         Args:
             rate: requests per second, all the time.
@@ -74,21 +79,54 @@ class Operate:
             mix: weights of page, menu, search, order, status.
             curve: (second, requests per second) points instead of rate and seconds.
             seed: the same seed brings the same customers.
+            outlives_cell: they stay whatever becomes of the cell.
 
         Raises:
             BadInput: the load is not bounded, or there is no such kind of request.
         """
+        if curve is None:
+            rate = number("rate", rate, MAX_RATE)
+            curve = [(0.0, rate), (number("seconds", seconds, MAX_SECONDS), rate)]
+        if not self.store.all(Pool):
+            raise BadInput(
+                "Nothing is in production yet, so there is no shop to come to.",
+                next_step='lab.catch_up("operate") deploys a version.',
+            )
+        url, run_id, mix = self.world.control.url(), uuid.uuid4().hex[:8], MIX if mix is None else mix
         spec = LoadSpec(
-            url=self.world.control.url(),
-            run=uuid.uuid4().hex[:8],
-            store=str(self.store.path),
-            curve=curve or [(0.0, float(rate)), (float(seconds), float(rate))],
-            keep_alive=keep_alive,
-            even=even,
-            mix=dict(MIX if mix is None else mix),
-            seed=seed,
+            url, run_id, str(self.store.path), curve, keep_alive, mix=mix, seed=seed, who=whereabouts()
         )
-        return LoadRun(spec, self.world.root / "run")
+        for crowd in self.customers():
+            there = crowd.told(self.store.now())
+            print(f"Others are in the shop already: {there}. See lab.operate.customers(), send_home().")
+        run = LoadRun(spec, self.world.root / "run")
+        if not outlives_cell:
+            ends_with_cell(self.world.root, run.send_home)
+        return run
+
+    def customers(self) -> list[Crowd]:
+        """Who is in the shop now: sent by whom, since when, at which rate, and for how long still."""
+        return in_the_shop(self.store)
+
+    def send_home(self, run: str = "") -> list[Crowd]:
+        """Send customers home, whoever sent them; what they measured until now is kept.
+
+        Args:
+            run: only those of this load run; all when empty.
+
+        Returns:
+            those who went.
+
+        Raises:
+            BadInput: no such run is in the shop.
+        """
+        there = self.customers()
+        going = [crowd for crowd in there if run in ("", crowd.run)]
+        if run and not going:
+            known = ", ".join(crowd.run for crowd in there)
+            raise BadInput(f"No customers of a run {run!r} are in the shop.", expected=known or "nobody is")
+        end([(crowd.pid, crowd.created) for crowd in going], HOME_SECONDS)
+        return going
 
     def day(
         self,
@@ -104,11 +142,7 @@ class Operate:
         Args:
             shape: "lunch", or "flash crowd": all at once, without warning.
         """
-        if not 0 < low <= peak:
-            raise BadInput(f"A day from {low:g} to {peak:g} requests a second", expected="0 < low <= peak")
-        points = DAYS[choice("shape of a day", shape, tuple(DAYS))]
-        curve = [(share * seconds, low + height * (peak - low)) for share, height in points]
-        return self.load(curve=curve, seed=seed)
+        return self.load(curve=curve_of_day(seconds, peak, low, shape), seed=seed)
 
     def compare_loops(
         self, rate: float = 100.0, seconds: float = 5.0, freeze_seconds: float = 1.0, users: int = 4
@@ -127,7 +161,7 @@ class Operate:
             patience_seconds: how long a customer waits in silence.
             limit: most tickets that are written.
         """
-        worst: dict[str, Outcome] = {}
+        worst: dict[str, Request] = {}
         for outcome in self.store.requests(run=run, since=since):
             annoyed = outcome.seconds > patience_seconds or failed(outcome)
             if annoyed and anger(outcome) > anger(worst.get(outcome.session)):
@@ -153,28 +187,20 @@ class Operate:
             run: only customers of this load run.
             by_release: a row for each release that answered; False gives one row an endpoint.
         """
-        groups: dict[tuple[str, str], list[Outcome]] = {}
+        groups: dict[tuple[str, str], list[Request]] = {}
         for outcome in self.store.requests(run=run, since=since, until=until):
             groups.setdefault((outcome.endpoint, outcome.release if by_release else ""), []).append(outcome)
         rows = [_figures(endpoint, release, found) for (endpoint, release), found in groups.items()]
         return sorted(rows, key=lambda row: row.p95, reverse=True)
 
-    def profile(self, replica: str = "", seconds: float = 2.0) -> Profile:
-        """Look into a live replica with py-spy, without stopping it: which functions take the time.
-
-        Args:
-            replica: its id; the busiest one when empty.
-            seconds: how long to look.
-
-        Raises:
-            BadInput: there is no such replica, or none at all.
-            MissingTool: py-spy is not there, or this machine does not let it look.
-        """
-        return profiling.profile(self.world, replica, seconds)
-
-    def why_no_profile(self) -> str:
-        """Why no replica can be profiled on this machine, in plain words; empty when one can."""
-        return profiling.why_not(self.world)
+    def lost_on_the_way(self, since: float = 0.0) -> dict[str, float]:
+        """Seconds that the newest requests lost between customer and replica (the median), worst first."""
+        lost: dict[str, list[float]] = {}
+        for outcome in self.store.requests(since=since)[-200:]:
+            for line in self.store.logs(request_id=outcome.request_id, limit=1):
+                lost.setdefault(line.replica, []).append(outcome.seconds - line.seconds)
+        found = {replica: median(seconds) for replica, seconds in lost.items()}
+        return dict(sorted(found.items(), key=lambda pair: -pair[1]))
 
     # ---- break on purpose
     def kill(self, replica: str = "") -> Replica:
@@ -197,53 +223,6 @@ class Operate:
         self.world.engine.kill(victim)
         return victim
 
-    # ---- incidents
-    def drill(self, fault: str | None = None, *, seed: object = None) -> Drill:
-        """Let something real go wrong in production, with customers in the shop: an incident drill.
-
-        Args:
-            fault: one of `faults()`; None draws one, and does not tell which.
-            seed: what the draw depends on, beside the learner; None is the number of drills so far.
-
-        Raises:
-            BadInput: no such fault, this lab can't have it now, or a drill runs already.
-        """
-        from devops_lab.phases import drills
-
-        return drills.start(self.world, fault, seed)
-
-    def drills(self) -> list[DrillRun]:
-        """All drills of this lab, oldest first: what was wrong, and how long each step took."""
-        from devops_lab.phases.drills import DrillRun
-
-        return self.store.all(DrillRun)
-
-    def current_drill(self) -> Drill | None:
-        """The drill that runs, found again."""
-        from devops_lab.phases import drills
-
-        return drills.current(self.world)
-
-    def faults(self) -> list[Fault]:
-        """What may go wrong in a drill: what customers see, and what shows it."""
-        from devops_lab.phases import drills
-
-        return list(drills.catalogue().values())
-
-    def processes(self) -> list[beside.Beside]:
-        """What this lab runs on this machine, and which of production's files it has open."""
-        return beside.processes(self.world)
-
-    def end_process(self, pid: int, why: str = "") -> beside.Beside:
-        """End a process that is no part of production. See `beside.end_process`."""
-        return beside.end_process(self.world, pid, why)
-
-    def lost_on_the_way(self, since: float = 0.0) -> dict[str, float]:
-        """Seconds that the newest requests lost between customer and replica (the median), by replica."""
-        from devops_lab.phases.drills.signs import lost_on_the_way
-
-        return lost_on_the_way(self.world, since)
-
     # ---- scale
     def autoscale(self, policy: ScalingPolicy | None) -> ScalingPolicy | None:
         """Let the agent scale by a policy, or (None) by hand again.
@@ -252,55 +231,34 @@ class Operate:
             BadInput: the policy's limits contradict each other; nothing changes.
         """
         if policy is not None:
-            scaling.check_policy(policy)
+            autoscaler.check_policy(policy)
             self.store.replace_all(ScalingPolicy, [policy])
             text = f"{policy.metric} {policy.target:g} a replica, {policy.min_replicas}-{policy.max_replicas}"
         else:
             self.store.replace_all(ScalingPolicy, [])
             text = "off"
-        self.store.replace_all(scaling.Memory, [])
+        self.store.replace_all(autoscaler.Memory, [])
         self.store.event("operate", "operate.autoscale", "policy", text, who=self.world.settings.learner)
         return policy
 
-    def race(
-        self,
-        policies: Mapping[str, ScalingPolicy | int],
-        seconds: float = 20.0,
-        peak: float = 90.0,
-        low: float = 5.0,
-        *,
-        seed: int = 7,
-        shape: str = "lunch",
-    ) -> list[Race]:
-        """Give each policy the same day, one after the other, and compare; a number is a fixed one.
-
-        Raises:
-            BadInput: a policy's limits contradict each other; nothing was played.
-        """
-        return racing.race(
-            self.world, policies, self.autoscale, lambda: self.day(seconds, peak, low, seed=seed, shape=shape)
-        )
-
-    def autoscale_step(self, now: float | None = None) -> int | None:
-        """One decision of the autoscaler; the agent calls this every second. See `scaling.autoscale_step`."""
-        return scaling.autoscale_step(self.world, time.time() if now is None else now)
-
     # ---- hear
     def inbox(self, since: float = 0.0) -> list[Event]:
-        """What production told the operations team, oldest first."""
-        return inbox(self.world, since=since)
+        """What production told the operations team, oldest first: each event under its own kind."""
+        told: dict[object, Event] = {}
+        for event in self.store.events(kind=INBOX, since=since):
+            told.setdefault(event.data.get("event") or event.id, replace(event, kind=event.data["about"]))
+        return list(told.values())
 
 
-def _figures(endpoint: str, release: str, rows: Iterable[Outcome]) -> EndpointFigures:
-    found = list(rows)
-    first, last = found[0].t, found[-1].t
-    figures = endpoint_figures(found)
+def _figures(endpoint: str, release: str, rows: list[Request]) -> EndpointFigures:
+    first, last = rows[0].t, rows[-1].t
+    figures = endpoint_figures(rows)
     return EndpointFigures(
         endpoint=endpoint,
         release=release,
-        requests=len(found),
+        requests=len(rows),
         failed=int(figures["failed"]),
-        rate=len(found) / max(last - first, 1.0),
+        rate=len(rows) / max(last - first, 1.0),
         p50=figures["p50"],
         p95=figures["p95"],
         p99=figures["p99"],
@@ -308,4 +266,15 @@ def _figures(endpoint: str, release: str, rows: Iterable[Outcome]) -> EndpointFi
     )
 
 
-__all__ = ["EndpointFigures", "Operate", "Profile", "complaint_text", "inbox", "notify"]
+def complaint_text(outcome: Request) -> str:
+    """A ticket in a customer's words; the figures are the customer's own measurement."""
+    doing = DOING.get(outcome.endpoint, f"used {outcome.endpoint}")
+    if failed(outcome):
+        got = f"error {outcome.status}" if outcome.status else "no answer at all"
+        return f"I {doing} and got {got} after {outcome.seconds:.1f} s."
+    return f"I {doing} and waited {outcome.seconds:.1f} s for an answer. The site is slow!"
+
+
+def anger(outcome: Request | None) -> tuple[bool, float, float]:
+    """Who is angrier: first an error, then the longer wait, then who came earlier."""
+    return (failed(outcome), outcome.seconds, -outcome.t) if outcome else (False, 0.0, -1e18)

@@ -11,14 +11,23 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
 from statistics import median
+from typing import Any
 
 from devops_lab.errors import BadInput
-from devops_lab.git import commit_file, git, identity
-from devops_lab.model import Decision, Finding, Forecast, Item, Sprint
-from devops_lab.phases import World
-from devops_lab.phases.backlog import BACKLOG, PLATFORM, Platform, read_backlog, read_platform, with_item
-from devops_lab.phases.sprints import by_wsjf, check_by_hand, monte_carlo, no_history, review_item
-from devops_lab.settings import choice
+from devops_lab.model import Decision, Event, EventKind, Finding, Forecast, Item, Sprint
+from devops_lab.planning.backlog import (
+    BACKLOG,
+    PLATFORM,
+    Platform,
+    read_backlog,
+    read_platform,
+    with_item,
+    without_item,
+)
+from devops_lab.planning.sprint import by_wsjf, check_by_hand, monte_carlo, no_history, review_item
+from devops_lab.platform.context import LabContext
+from devops_lab.platform.git import commit_file, git, identity
+from devops_lab.platform.settings import choice
 
 QUIET_PUSH = {"DEVOPS_LAB_PIPELINE": "skip"}  # a changed backlog is nothing to build
 
@@ -30,7 +39,7 @@ class Plan:
         world: the lab.
     """
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: LabContext) -> None:
         self.world = world
         self.store = world.store
 
@@ -107,16 +116,17 @@ class Plan:
         advice = "; ".join(finding.problem for finding in findings)
         if findings[0].proposal:
             advice += f". Proposed: {findings[0].proposal}"
-        who = self.world.settings.learner
         did = "taken" if take else "ignored"
-        event = self.store.event(
-            "plan", "plan.decided", f"decision:{item.id}", f"Advice {did}: {advice}", who=who, why=why,
-            taken=take, change=item.change,
-        )  # fmt: skip
-        decision = Decision(item.id, take, who, event.t, advice)
+        subject, more = f"decision:{item.id}", {"taken": take, "change": item.change}
+        event = self._event("plan.decided", subject, f"Advice {did}: {advice}", why, **more)
+        decision = Decision(item.id, take, event.who, event.t, advice)
         self.store.put(decision)
-        self.store.link(f"item:{item.id}", f"advice {did}", f"decision:{item.id}")
+        self.store.link(f"item:{item.id}", f"advice {did}", subject)
         return decision
+
+    def _event(self, kind: EventKind, subject: str, message: str, why: str = "", **data: Any) -> Event:
+        who = self.world.settings.learner
+        return self.store.event("plan", kind, subject, message, who=who, why=why, **data)
 
     def consequences(self) -> list[tuple[Decision, Item, str]]:
         """Ignored advice that can still hurt: the decision, its item, and the id of the change."""
@@ -161,10 +171,8 @@ class Plan:
         number = 1 + max((item.sprint for item in self.finished()), default=0)
         effort, value = sum(item.effort for item in chosen), sum(item.value for item in chosen)
         names = [item.id for item in chosen]
-        event = self.store.event(
-            "plan", "plan.chosen", f"sprint:{number}", f"{effort:g} of {room:g} points: {', '.join(names)}",
-            who=self.world.settings.learner, items=names,
-        )  # fmt: skip
+        text = f"{effort:g} of {room:g} points: {', '.join(names)}"
+        event = self._event("plan.chosen", f"sprint:{number}", text, items=names)
         sprint = Sprint(number, room, names, effort, value, how, event.t)
         self.store.put(sprint)
         for name in names:
@@ -191,25 +199,40 @@ class Plan:
 
     # ---- what changes the backlog
     def add(self, item: Item) -> Item:
-        """Write a new item into the backlog, commit it, and keep what it is based on in the trail.
+        """Write an item into the backlog, commit it, and keep what it is based on in the trail.
+
+        It takes the place of a waiting one with the same id that was added in this lab: so it is changed.
 
         Raises:
-            BadInput: the id is taken, or the item doesn't hold together.
+            BadInput: the id is taken by another item, or the item doesn't hold together.
         """
-        if any(item.id == other.id for other in self._items()):
-            raise BadInput(f"There is an item {item.id!r} already.", expected="an id of its own")
-        self._save(item, f"docs(backlog): add {item.id}, {item.title}")
+        added = self.store.events(kind="plan.added", subject=f"item:{item.id}", limit=1)
+        known = next((other for other in self._items() if other.id == item.id), None)
+        if known and (known.status == "done" or not added):
+            raise BadInput(
+                f"There is an item {item.id!r} already.",
+                expected="an id of its own",
+                next_step=f"Take another id, or the waiting one out: lab.plan.remove({item.id!r}).",
+            )
+        self._save(item, f"docs(backlog): {'change' if known else 'add'} {item.id}, {item.title}")
         for origin in item.evidence:
             self.store.link(f"item:{item.id}", "because of", origin)
-        self.store.event(
-            "plan",
-            "plan.added",
-            f"item:{item.id}",
-            item.title,
-            who=self.world.settings.learner,
-            evidence=item.evidence,
-        )
+        self._event("plan.added", f"item:{item.id}", item.title, evidence=item.evidence)
         return item
+
+    def remove(self, item: str) -> Item:
+        """Take a waiting item out of the backlog, and commit that.
+
+        Raises:
+            BadInput: no such item waits, or another one depends on it.
+        """
+        found = self._waiting(item)
+        if others := [other.id for other in self.backlog() if item in other.depends_on]:
+            raise BadInput(f"{others[0]} depends on {item}.", next_step=f"Take {others[0]} out first.")
+        text = without_item(self._read(BACKLOG), item)
+        self._commit(text, f"docs(backlog): remove {item}, {found.title}")
+        self._event("plan.removed", f"item:{item}", found.title)
+        return found
 
     def finish(self, item: str) -> Item:
         """Mark an item as done, today, in the current sprint; safe to repeat.
@@ -224,10 +247,10 @@ class Plan:
         number = sprint.number if sprint else 1 + max((each.sprint for each in items.values()), default=0)
         done = replace(found, status="done", done_on=date.today().isoformat(), sprint=number)
         self._save(done, f"docs(backlog): {item} is done")
-        who = self.world.settings.learner
-        self.store.event("plan", "plan.finished", f"item:{item}", found.title, who=who)
+        self._event("plan.finished", f"item:{item}", found.title)
         if found.evidence:  # production asked for it: the loop has been walked once round
             text = f"{found.title}; asked for by {', '.join(found.evidence)}"
+            who = self.world.settings.learner
             self.store.event("repeat", "repeat.closed", f"item:{item}", text, who=who)
         return done
 
@@ -250,13 +273,16 @@ class Plan:
         return read_backlog(self._read(BACKLOG), _changes())
 
     def _save(self, item: Item, message: str) -> None:
-        """Commit the backlog with this item on main and push it; never one that would not read back."""
-        text = with_item(self._read(BACKLOG), item)
+        commit = self._commit(with_item(self._read(BACKLOG), item), message)
+        self.store.link(f"commit:{commit}", "plans", f"item:{item.id}")
+
+    def _commit(self, text: str, message: str) -> str:
+        """Commit the backlog's new text on main and push it; never one that would not read back."""
         read_backlog(text, _changes())
         shop, who = self.world.shop, identity(self.world.settings.learner)
         commit = commit_file(shop, BACKLOG, text, message, env=who)
         git(shop, "push", "--quiet", "origin", "main", env=QUIET_PUSH)
-        self.store.link(f"commit:{commit}", "plans", f"item:{item.id}")
+        return commit
 
     def _waiting(self, item: str) -> Item:
         waiting = {each.id: each for each in self.backlog()}

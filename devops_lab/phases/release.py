@@ -6,27 +6,26 @@ registry takes only the very bytes that the tests saw.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import re
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from devops_lab.engines.environments import sha256
+from devops_lab.delivery import image as images
+from devops_lab.delivery.materials import bill_of_materials, serve_once
+from devops_lab.delivery.registry import DIGEST, check_release, read_registry, read_release, tag_message
+from devops_lab.delivery.versions import VersionPlan, changelog, locate, plan_version
 from devops_lab.errors import BadInput, ChecksFailed, RegistryRefused
-from devops_lab.git import git, identity
-from devops_lab.model import Artifact, Release, TestReport
-from devops_lab.phases import World, imaging
+from devops_lab.model import Artifact, EventKind, Release, TestReport
 from devops_lab.phases.build import Build
-from devops_lab.phases.materials import bill_of_materials, serve_once
 from devops_lab.phases.test import Test
-from devops_lab.phases.versions import VersionPlan, changelog, locate, plan_version
+from devops_lab.platform import commands, locks
+from devops_lab.platform.context import LabContext
+from devops_lab.platform.engines.environments import sha256, unchanged
+from devops_lab.platform.git import git, identity
 
 
 @dataclass(frozen=True)
@@ -43,20 +42,33 @@ class NonStep:
     releases: tuple[int, int]  # before, after
 
 
-class Releasing:
+def candidate(artifact: Artifact) -> Release:
+    """What an artifact will be as a release, should its tests be green; production can be prepared for it."""
+    return Release(
+        version=artifact.version,
+        commit=artifact.commit,
+        tag=f"v{artifact.version}",
+        digest=artifact.digest,
+        path=artifact.path,
+        bytes=artifact.bytes,
+        notes="",
+        sbom="",
+        t=artifact.t,
+        files=artifact.files,
+    )
+
+
+class ReleasePhase:
     """The phase Release of one lab."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: LabContext) -> None:
         self.world = world
+        self.lock = world.registry / ".lock"
 
     def next_version(self, commit: str = "main") -> VersionPlan:
         """The version that a commit asks for, and the commit that decided."""
         repo, whole = locate(self.world, commit)
         return plan_version(repo, whole)
-
-    def changelog(self, plan: VersionPlan) -> str:
-        """What is new for the people who use it, grouped (https://keepachangelog.com)."""
-        return changelog(plan)
 
     def run(self, why: str = "", who: str = "", artifact: Artifact | None = None) -> Release:
         """Release a tested artifact (default: the newest build): check > version > notes > tag > publish.
@@ -70,13 +82,13 @@ class Releasing:
         if artifact is None:
             raise BadInput("Nothing was built yet.", next_step="Build and test a commit first.")
         report = self._tested(artifact)
-        with self._locked():
+        with locks.held(self.lock):
             self._mend()
             release = self._publish(artifact, self._worth_a_release(artifact), tag=True, who=who)
         self._record(release, report, who, why)
         return release
 
-    def release_tag(self, tag: str, who: str = "") -> Release:
+    def release_tag(self, tag: str) -> Release:
         """Build, test and publish what an existing tag names, as the shop's first version was."""
         if any(release.tag == tag for release in self.registry()):
             raise RegistryRefused(
@@ -86,10 +98,10 @@ class Releasing:
         artifact = Build(self.world).run(tag)
         Test(self.world).run(artifact)
         report = self._tested(artifact)
-        with self._locked():
+        with locks.held(self.lock):
             self._mend()
-            release = self._publish(artifact, self.next_version(tag), tag=False, who=who)
-        self._record(release, report, who, f"the tag {tag}")
+            release = self._publish(artifact, self.next_version(tag), tag=False, who="")
+        self._record(release, report, "", f"the tag {tag}")
         return release
 
     def _tested(self, artifact: Artifact) -> TestReport:
@@ -131,14 +143,14 @@ class Releasing:
     def _publish(self, artifact: Artifact, plan: VersionPlan, *, tag: bool, who: str) -> Release:
         """Take what is acceptable, or leave no trace."""
         self._acceptable(artifact)
-        image = imaging.publish(self.world, artifact) if self._runs_images() else ""
+        image = images.publish(self.world, artifact) if self._runs_images() else ""
         try:
             release = self._put_in_place(artifact, plan, image, tag=tag, who=who)
         except BaseException:
             self._mend()
             raise
         if image:
-            imaging.name_version(self.world, release)
+            images.name_version(self.world, release)
         return release
 
     def _runs_images(self) -> bool:
@@ -150,66 +162,57 @@ class Releasing:
         """Assemble the folder aside, tag the commit, then rename the folder into place."""
         home, aside = self.world.registry / artifact.version, self.world.registry / f".{artifact.version}.new"
         aside.mkdir()
+        commands.did("mkdir", aside)
         wheel = self.world.root / artifact.path
         for path in (wheel, wheel.with_suffix(".lock")):
             shutil.copyfile(path, aside / path.name)
+            commands.did("cp", path, aside / path.name)
         repo, _ = locate(self.world, artifact.commit)
         when = int(git(repo, "show", "-s", "--format=%ct", artifact.commit))
         pinned = wheel.with_suffix(".lock").read_text(encoding="utf-8")
         bill = bill_of_materials(aside / wheel.name, artifact, pinned, when)
         (aside / "sbom.json").write_text(bill, encoding="utf-8")
+        commands.told(f"Python writes {aside.name}/sbom.json, the bill of materials, {len(bill)} bytes.")
         place = self.world.relative(home)
-        release = Release(
-            version=artifact.version,
-            commit=artifact.commit,
-            tag=f"v{artifact.version}",
-            digest=artifact.digest,
+        release = replace(
+            candidate(artifact),
             path=f"{place}/{wheel.name}",
-            bytes=artifact.bytes,
-            notes=self.changelog(plan),
+            notes=changelog(plan),
             sbom=f"{place}/sbom.json",
-            t=time.time(),
+            t=self.world.store.now(),
             image=image,
+            files={path.name: f"sha256:{sha256(path)}" for path in sorted(aside.iterdir())},
         )
+        if tag:
+            message, name = tag_message(release), identity(who or self.world.settings.learner)
+            options = ["--annotate", "--cleanup=verbatim", "--message", message]
+            git(repo, "tag", *options, release.tag, release.commit, env=name)
+        self._share_tag(repo, release.tag)
+        tag_object = git(self.world.origin, "rev-parse", f"refs/tags/{release.tag}")
+        release = replace(release, tag_object=tag_object)
         (aside / "release.json").write_text(json.dumps(asdict(release), indent=1), encoding="utf-8")
         for path in aside.iterdir():
             path.chmod(0o444)
-        if tag:
-            self._tag(repo, release, who or self.world.settings.learner)
         os.rename(aside, home)
-        self._write_index()
+        commands.told(f"Python writes {aside.name}/release.json, the record, and makes all read-only.")
+        commands.did("mv", aside, home)
         return release
 
     def _acceptable(self, artifact: Artifact) -> None:
         wheel, version = self.world.root / artifact.path, artifact.version
         if (self.world.registry / version).exists():
+            read_release(self.world.registry / version)  # says it when that is damaged
             raise RegistryRefused(
                 f"Version {version} is in the registry already, and a released version never changes.",
                 next_step="Merge a change: it gets a version of its own.",
             )
         if not (wheel.is_file() and wheel.with_suffix(".lock").is_file()):
             raise RegistryRefused(f"{artifact.path} or its lock is gone.", next_step="Build and test again.")
-        if (found := f"sha256:{sha256(wheel)}") != artifact.digest:
-            raise RegistryRefused(
-                f"{artifact.path} is not the artifact that was tested: its digest is {found}.",
-                expected=artifact.digest,
-                next_step="Build and test again.",
-            )
+        unchanged(self.world.root, artifact, "the artifact that was tested", "Build and test again.")
 
-    def _tag(self, repo: Path, release: Release, who: str) -> None:
-        message = f"Release {release.version}\n\n{release.notes}\nDigest: {release.digest}\n"
-        options = [
-            "tag",
-            "--annotate",
-            "--cleanup=verbatim",
-            "--message",
-            message,
-            release.tag,
-            release.commit,
-        ]
-        git(repo, *options, env=identity(who))
+    def _share_tag(self, repo: Path, tag: str) -> None:
         if repo != self.world.origin:
-            git(repo, "push", "--quiet", str(self.world.origin), f"refs/tags/{release.tag}")
+            git(repo, "push", "--quiet", str(self.world.origin), f"refs/tags/{tag}")
         else:
             git(self.world.shop, "fetch", "--quiet", "--tags", str(self.world.origin))
 
@@ -222,45 +225,28 @@ class Releasing:
                 "\x1e"
             )
             for name, contents in (entry.strip("\n").split("\x1f") for entry in tags if entry.strip()):
-                if (
-                    "\nDigest: sha256:" in contents
-                    and not (self.world.registry / name.removeprefix("v")).exists()
-                ):
+                if DIGEST in contents and not (self.world.registry / name.removeprefix("v")).exists():
                     git(repo, "tag", "--delete", name)
-        self._write_index()
         released = self.registry()
         if released and released[-1].image and self._runs_images():
-            imaging.name_version(self.world, released[-1])
-
-    def _write_index(self) -> None:
-        """The index is made from the folders, so it can't disagree with them for long."""
-        index = {r.version: asdict(r) for r in self.registry()}
-        path = self.world.registry / "index.json"
-        path.with_suffix(".new").write_text(json.dumps({"releases": index}, indent=1), encoding="utf-8")
-        os.replace(path.with_suffix(".new"), path)
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        with (self.world.registry / ".lock").open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
+            images.name_version(self.world, released[-1])
 
     def registry(self) -> list[Release]:
-        """Every released version, lowest first."""
-        found = [
-            Release(**json.loads(p.read_bytes())) for p in self.world.registry.glob("[0-9]*/release.json")
-        ]
-        return sorted(found, key=lambda r: [int(part) for part in re.findall(r"\d+", r.version)])
+        """Every released version, lowest first; one whose record is damaged is left out."""
+        return read_registry(self.world.registry)[0]
 
     def find(self, version: str) -> Release:
         """A released version.
 
         Raises:
             BadInput: the registry has no such version; the message names near ones.
+            RegistryRefused: its record is damaged.
         """
         known = {r.version: r for r in self.registry()}
         if version in known:
             return known[version]
+        if version[:1].isdecimal() and (self.world.registry / version).is_dir():
+            read_release(self.world.registry / version)
         near = get_close_matches(version, known, 1, 0.5)
         raise BadInput(
             f"The registry has no version {version!r}.",
@@ -269,21 +255,14 @@ class Releasing:
         )
 
     def verify(self, version: str) -> Release:
-        """Check that the registry's file (and image) still is what was released, and return the release.
+        """Check that a release still is what was released, all of it, and return it.
 
         Raises:
-            RegistryRefused: the file is gone or its digest differs; the image's tag moved, or it is gone.
+            RegistryRefused: a file, its record, its tag or its image differs.
         """
         release = self.find(version)
-        wheel = self.world.root / release.path
-        found = f"sha256:{sha256(wheel)}" if wheel.is_file() else "no file"
-        if found != release.digest:
-            raise RegistryRefused(
-                f"{release.path} is not what was released as {version}: {found}.",
-                expected=release.digest,
-                next_step="Release a new version from a clean build; never repair a released file by hand.",
-            )
-        imaging.verify(self.world, release)
+        check_release(self.world, release)
+        images.verify(self.world, release)
         return release
 
     def _record(self, release: Release, report: TestReport, who: str, why: str) -> None:
@@ -305,7 +284,7 @@ class Releasing:
         )
 
     def _event(
-        self, kind: str, subject: str, message: str, who: str = "", why: str = "", **data: str
+        self, kind: EventKind, subject: str, message: str, who: str = "", why: str = "", **data: str
     ) -> None:
         who = who or self.world.settings.learner
         self.world.store.event("release", kind, subject, message, who=who, why=why, **data)

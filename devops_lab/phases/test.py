@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from devops_lab import shop
+from devops_lab.delivery.suite import OnCase, run_suite
 from devops_lab.errors import BadInput, BuildFailed
-from devops_lab.git import git, identity
 from devops_lab.model import Artifact, Bug, TestReport
-from devops_lab.phases import World
 from devops_lab.phases.build import Build
-from devops_lab.phases.suite import OnCase, run_suite
-from devops_lab.store import Store
+from devops_lab.platform.context import LabContext
+from devops_lab.platform.git import git, identity
+from devops_lab.platform.store import Store
 
 KEPT = 5  # test folders that stay in the scratch space
 NOTEBOOK = "04-test"  # whose faults are planted by default
@@ -55,7 +54,7 @@ class Test:
 
     __test__ = False  # not a test class, whatever pytest thinks of its name
 
-    def __init__(self, world: World, bars: Gate | None = None) -> None:
+    def __init__(self, world: LabContext, bars: Gate | None = None) -> None:
         self.world = world
         self.bars = bars or Gate()
 
@@ -68,6 +67,8 @@ class Test:
 
         Raises:
             BadInput: nothing was built, or its file is gone.
+            RegistryRefused: the wheel or its lock was changed since it was built.
+            BuildFailed: the test tools can't be installed beside what production installs.
             TimedOut: the suite took far longer than the gate allows.
         """
         artifact = artifact or self.world.store.last(Artifact)
@@ -81,7 +82,8 @@ class Test:
             cases=suite.cases,
             coverage_percent=suite.coverage_percent,
             seconds=suite.seconds,
-            t=time.time(),
+            t=self.world.store.now(),
+            coverage=suite.coverage,
         )
         report = replace(report, gate=self.gate(report))
         self._record(report)
@@ -111,15 +113,13 @@ class Test:
         found = [r for r in self.world.store.all(TestReport) if (r.digest, r.commit) == wanted and r.passed]
         return found[-1] if found else None
 
-    def last(self) -> TestReport | None:
-        return self.world.store.last(TestReport)
-
     def _folder(self, artifact: Artifact) -> Path:
         home = self.world.work / "tests"
         folder = home / f"{artifact.commit[:8]}-{artifact.digest[-8:]}"
         folder.mkdir(parents=True, exist_ok=True)
         folder.touch()
-        for old in sorted(home.glob("*-*"), key=lambda p: p.stat().st_mtime)[:-KEPT]:
+        others = [path for path in home.glob("*-*") if path != folder]  # clocks step: the newest may look old
+        for old in sorted(others, key=lambda p: p.stat().st_mtime)[: 1 - KEPT]:
             shutil.rmtree(old, ignore_errors=True)
         return folder
 
@@ -191,7 +191,7 @@ class Test:
         self.world.work.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.world.work, prefix="planted-") as folder:
             root = Path(folder)
-            scratch = World(root, self.world.settings, Store(root / "lab.db"))
+            scratch = LabContext(root, self.world.settings, Store(root / "lab.db"))
             clone = scratch.shop
             git(root, "clone", "--quiet", "--shared", "--no-checkout", str(self.world.shop), str(clone))
             git(clone, "checkout", "--quiet", "-B", "main", git(self.world.shop, "rev-parse", base))
@@ -208,7 +208,7 @@ class Test:
                 git(clone, "add", "tests")
                 git(clone, "commit", "--quiet", "-m", "test: a new test", env=identity("learner"))
             try:
-                artifact = Build(scratch).run("HEAD")
+                artifact = Build(scratch, self.world.root).run("HEAD")
             except BuildFailed as error:
                 return Bug(change, True, [error.wrong.splitlines()[0]], ["build"])
             finally:

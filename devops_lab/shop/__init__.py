@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from email.utils import format_datetime
 from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
@@ -15,8 +18,10 @@ from typing import Any, Literal
 
 import yaml
 
-from devops_lab.errors import BadInput, LabError
-from devops_lab.git import environment, git, run
+from devops_lab.errors import LabError
+from devops_lab.platform import commands
+from devops_lab.platform.git import environment, git, run
+from devops_lab.platform.settings import choice
 
 HERE = Path(__file__).parent
 TEMPLATE = HERE / "template"
@@ -51,6 +56,16 @@ def changes() -> list[Change]:
     return [Change(**each) for each in listed]
 
 
+def find_change(change_id: str) -> Change:
+    """A prepared change by its id.
+
+    Raises:
+        BadInput: there is no such change; the message names the closest one.
+    """
+    known = {change.id: change for change in changes()}
+    return known[choice("change", change_id, tuple(known))]
+
+
 def change_diff(change_id: str) -> str:
     """What a change will do, as a unified diff.
 
@@ -75,9 +90,11 @@ def apply_change(clone: Path, change_id: str) -> str:
         BadInput: there is no such change.
         LabError: it doesn't fit what is on the branch; the branch is as it was before.
     """
-    patch = _patch(change_id)
-    before = next(change.after for change in changes() if change.id == change_id)
-    done = run(clone, "am", "--3way", "--quiet", "--ignore-date", str(patch))
+    patch, date = _patch(change_id), format_datetime(datetime.now().astimezone())
+    mail = re.sub(r"(?m)^Date: .*", f"Date: {date}", patch.read_text("utf-8"))
+    redate = ["sed", f"s/^Date: .*/Date: {date}/", str(patch)]
+    before = find_change(change_id).after
+    done = run(clone, "am", "--3way", "--quiet", given=mail, by=redate)
     if done.returncode:
         run(clone, "am", "--abort")
         raise LabError(
@@ -103,17 +120,20 @@ def found_repository(origin: Path, clone: Path, today: date) -> None:
         LabError: git failed.
     """
     git(origin.parent, "init", "--quiet", "--bare", "--initial-branch=main", "--template=", str(origin))
-    done = subprocess.run(
-        ["git", "-C", str(origin), "fast-import", "--quiet"],
-        input=_stream(today),
-        env=environment(),
-        capture_output=True,
-        check=False,
-    )
+    with commands.ran(["git", "fast-import", "--quiet"], origin) as running:
+        done = subprocess.run(
+            ["git", "-C", str(origin), "fast-import", "--quiet"],
+            input=_stream(today),
+            env=environment(),
+            capture_output=True,
+            check=False,
+        )
+        running.exit_code = done.returncode
     if done.returncode:
         words = done.stderr.decode(errors="replace").strip()
         raise LabError(f"The shop's history could not be made: {words}")
     git(origin.parent, "clone", "--quiet", "--template=", str(origin), str(clone))
+    git(clone, "remote", "set-url", "origin", os.path.relpath(origin, clone))  # both may be moved together
     for name, value in CLONE_CONFIG.items():
         git(clone, "config", name, value)
 
@@ -125,6 +145,8 @@ CLONE_CONFIG = {
     "tag.gpgSign": "false",
     "core.hooksPath": ".git/hooks",
     "core.autocrlf": "false",
+    "push.default": "simple",
+    "protocol.file.allow": "always",  # the origin is a folder
 }
 
 
@@ -173,10 +195,4 @@ def _data(content: bytes) -> bytes:
 
 
 def _patch(change_id: str) -> Path:
-    if change_id not in {change.id for change in changes()}:
-        raise BadInput(
-            f"There is no change {change_id!r}.",
-            expected=", ".join(change.id for change in changes()),
-            next_step="Choose one of these.",
-        )
-    return HERE / "changes" / f"{change_id}.patch"
+    return HERE / "changes" / f"{find_change(change_id).id}.patch"

@@ -3,45 +3,53 @@
 Every view returns a `Picture`; matplotlib and ipywidgets are loaded when the first one needs them.
 """
 
-from devops_lab.views.budget import budget
-from devops_lab.views.comparing import canary, loops, race
-from devops_lab.views.customers import rollout
-from devops_lab.views.imaging import image, image_log
-from devops_lab.views.making import (
+from devops_lab.views.delivery import (
     before_after,
     build,
-    build_steps,
     checks,
     diff,
-    matrix,
+    image,
+    image_log,
     pipeline,
     registry,
     rollout_steps,
     scorers,
     services,
-    test_progress,
-    tests,
-    trail,
 )
-from devops_lab.views.picture import Picture
-from devops_lab.views.planning import board, forecast, lifecycle, modes
-from devops_lab.views.profiling import profile
-from devops_lab.views.running import (
+from devops_lab.views.feedback import (
+    alerts,
+    complaints,
+    doctor,
     endpoints,
-    golden_signals,
-    memory,
+    inbox,
+    logs,
+    post_mortem,
+    profile,
+)
+from devops_lab.views.history import git_graph, trail
+from devops_lab.views.learning import calibration
+from devops_lab.views.planning import board, forecast, lifecycle, modes
+from devops_lab.views.production import (
+    canary,
+    deployments,
+    next_rollout,
+    race,
     replicas,
-    scaling,
+    rollout,
     value_clock,
 )
-from devops_lab.views.screen import button, form, frame, live, mode, show, watching
-from devops_lab.views.telling import alerts, complaints, deployments, doctor, inbox, logs, post_mortem
+from devops_lab.views.screen import beside, form, frame, live, mode, watching
+from devops_lab.views.signals import budget, golden_signals, loops, memory, scaling
+from devops_lab.views.standing import now
+from devops_lab.views.style import Picture, show
+from devops_lab.views.testing import matrix, test_grid, tests
+from devops_lab.views.transcript import commands
 
 __all__ = [
-    "Picture", "alerts", "before_after", "board", "budget", "build", "build_steps", "button", "canary",
-    "checks", "complaints", "deployments", "diff", "doctor", "endpoints", "forecast", "form", "frame",
-    "golden_signals", "image", "image_log", "inbox", "lifecycle", "live", "logs", "loops", "matrix",
-    "memory", "mode", "modes", "pipeline", "post_mortem", "profile", "race", "registry", "replicas",
-    "rollout", "rollout_steps", "scaling", "scorers", "services", "show", "test_progress", "tests",
-    "trail", "value_clock", "watching",
+    "Picture", "alerts", "before_after", "beside", "board", "budget", "build", "calibration", "canary",
+    "checks", "commands", "complaints", "deployments", "diff", "doctor", "endpoints", "forecast", "form",
+    "frame", "git_graph", "golden_signals", "image", "image_log", "inbox", "lifecycle", "live", "logs",
+    "loops", "matrix", "memory", "mode", "modes", "next_rollout", "now", "pipeline", "post_mortem",
+    "profile", "race", "registry", "replicas", "rollout", "rollout_steps", "scaling", "scorers", "services",
+    "show", "test_grid", "tests", "trail", "value_clock", "watching",
 ]  # fmt: skip

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from devops_lab.model import PHASES, Event, Finding, Forecast, Item, Progress, Sprint
-from devops_lab.store import Store
+from devops_lab.model import PHASES, Finding, Forecast, Item, Phase, Progress, Sprint
+from devops_lab.platform.store import Store
 from devops_lab.views import style as look
-from devops_lab.views.picture import Picture
+from devops_lab.views.style import Picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,37 +20,52 @@ MAX_CARDS = 8
 
 
 # ---- the lifecycle map
-def lifecycle(
-    source: Store | Iterable[Event],
-    progress: Iterable[Progress] = (),
-    exercises: Mapping[str, int] | None = None,
-) -> Picture:
+def lifecycle(store: Store, exercises: Mapping[str, int] | None = None) -> Picture:
     """The DevOps loop, each phase lit up when it was done in this lab.
 
     Args:
-        source: the lab's store, or its events; a phase is lit by any event that is not a start or a failure.
-        progress: the learner's exercises, ids such as "plan-1"; the store's own when a store is given.
-        exercises: how many there are in each phase, to say "1/2".
+        store: the lab's; a phase is lit by any of its events that is not a start or a failure.
+        exercises: what each counts, in points, by its id; the map adds them up by phase.
     """
-    if isinstance(source, Store):
-        progress = progress or source.all(Progress)
-        source = source.events(limit=100_000)
-    lit = {event.phase for event in source if not event.kind.endswith(NOT_DONE)}
-    right = Counter(p.exercise.partition("-")[0] for p in progress if p.state == "right")
+    lit = {event.phase for event in store.events(limit=100_000) if not event.kind.endswith(NOT_DONE)}
+    points = exercises or {}
+    reader, by_lab = (_by_phase(store, state, points) for state in ("right", "skipped"))
+    total = _sums(points.items())
+
+    def tally(phase: str) -> str:
+        skipped = f", ◇ {by_lab[phase]}" if by_lab[phase] else ""
+        return f"{reader[phase]}/{total[phase]} points{skipped}" if total[phase] else ""
+
     fig, (ax,) = look.figure(height=3.7)
     ax.axis("off")
     ax.set(xlim=(-1.62, 1.62), ylim=(-1.02, 1.02))
     _draw_loop(ax, lit)
     for index, phase in enumerate(PHASES):
-        x, y = _on_loop(_angle(index + 0.5))
-        _node(ax, x, y, phase, phase in lit, _tally(phase, right, exercises))
-    _node(ax, 0, 0, "repeat", "repeat" in lit, _tally("repeat", right, exercises))
-    _continuous(ax, "continuous" in lit, _tally("continuous", right, exercises))
-    done = [phase for phase in (*PHASES, "repeat", "continuous") if phase in lit]
-    caption = f"The DevOps loop: {len(done)} of 10 walked (✔); {sum(right.values())} exercises right."
-    return look.drawn(
-        fig, caption, f"DevOps lifecycle as an infinity loop. Done: {', '.join(done) or 'nothing'}."
+        _node(ax, *_on_loop(_angle(index + 0.5)), phase, phase in lit, tally(phase))
+    _node(ax, 0, 0, "repeat", "repeat" in lit, tally("repeat"))
+    done, count = "continuous" in lit, tally("continuous")
+    words = (
+        f"{'✔' if done else '○'} Continuous: a push walks the loop by itself {f'({count})' if count else ''}"
     )
+    ax.text(0, -1.0, words, ha="center", va="bottom", fontsize=10, color="#00452f" if done else look.GREY)
+    walked = [phase for phase in (*PHASES, "repeat", "continuous") if phase in lit]
+    caption = f"The DevOps loop: {len(walked)} of 10 walked (✔)."
+    if points:
+        caption += f" {reader.total()} of {total.total()} points; ◇ {by_lab.total()} done by the lab."
+    alt = f"DevOps lifecycle as an infinity loop. Done: {', '.join(walked) or 'nothing'}."
+    return look.drawn(fig, caption, alt)
+
+
+def _by_phase(store: Store, state: str, points: Mapping[str, int]) -> Counter[str]:
+    """The points of what is in a state, by phase."""
+    return _sums((p.exercise, points.get(p.exercise, 0)) for p in store.all(Progress) if p.state == state)
+
+
+def _sums(points: Iterable[tuple[str, int]]) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for exercise, count in points:
+        found[exercise.partition("-")[0]] += count
+    return found
 
 
 def _angle(index: float) -> float:
@@ -87,24 +102,12 @@ def _node(ax: Axes, x: float, y: float, phase: str, done: bool, tally: str) -> N
         ax.text(x, y + up * 0.17, words, ha="center", va="bottom" if up > 0 else "top", fontsize=10)
 
 
-def _continuous(ax: Axes, done: bool, tally: str) -> None:
-    words = (
-        f"{'✔' if done else '○'} Continuous: a push walks the loop by itself {f'({tally})' if tally else ''}"
-    )
-    ax.text(0, -1.0, words, ha="center", va="bottom", fontsize=10, color="#00452f" if done else look.GREY)
-
-
-def _tally(phase: str, right: Counter[str], exercises: Mapping[str, int] | None) -> str:
-    total = (exercises or {}).get(phase, 0)
-    return f"{right[phase]}/{total} exercises" if total else (f"{right[phase]} right" if right[phase] else "")
-
-
 # ---- the board
 def board(items: Sequence[Item], sprint: Sprint | None = None, findings: Sequence[Finding] = ()) -> Picture:
     """The backlog as cards in three columns, with the review's findings on them."""
     if not items:
         return look.nothing("the backlog")
-    chosen = set(sprint.items) if sprint else set()
+    chosen = sprint.items if sprint else []
     ready = [item for item in items if item.status == "ready"]
     now = [item for item in ready if item.id in chosen]
     rest = sorted((item for item in ready if item.id not in chosen), key=lambda item: -item.wsjf)
@@ -113,20 +116,13 @@ def board(items: Sequence[Item], sprint: Sprint | None = None, findings: Sequenc
     if sprint:
         room = f"Sprint {sprint.number}: {sprint.effort:g} of {sprint.capacity:g} points"
     heads = (f"Backlog ({len(rest)}, highest WSJF first)", room, f"Done ({len(done)}, newest first)")
-    columns = [_column(cards, findings) for cards in (rest, now, done)]
-    style = f"{look.CELL};width:33%;background:#f6f7f8"
-    cells = "".join(f'<td style="{style}">{column}</td>' for column in columns)
-    top = "".join(f'<th style="{look.HEAD}">{look.safe(head)}</th>' for head in heads)
-    html = f'<table style="border-collapse:collapse;width:100%"><tr>{top}</tr><tr>{cells}</tr></table>'
+    html = look.table(heads, [[look.Html(_column(cards, findings)) for cards in (rest, now, done)]])
     warned = sorted({f"{f.item} ({f.severity})" for f in findings})
     advice = f" The platform's review has advice on {', '.join(warned)}." if warned else ""
     counts = f"{len(rest)} waiting, {len(now)} in the sprint, {len(done)} done"
     caption = f"The board: {counts} (WSJF = cost of delay / effort)."
-    return look.page(
-        caption,
-        f"{'. '.join(heads)}. In the sprint: {', '.join(i.id for i in now) or 'nothing'}.{advice}",
-        html,
-    )
+    alt = f"{'. '.join(heads)}. In the sprint: {', '.join(i.id for i in now) or 'nothing'}.{advice}"
+    return look.page(caption, alt, html)
 
 
 def _column(items: Sequence[Item], findings: Sequence[Finding]) -> str:
@@ -136,12 +132,9 @@ def _column(items: Sequence[Item], findings: Sequence[Finding]) -> str:
 
 
 def _card(item: Item, findings: Sequence[Finding]) -> str:
+    tones = {"blocks": "bad", "risk": "warn"}
     advice = [
-        look.lines(
-            look.badge("bad" if f.severity == "blocks" else "warn", f.severity),
-            f.problem,
-            f.proposal and f"→ {f.proposal}",
-        )
+        look.lines(look.badge(tones[f.severity], f.severity), f.problem, f.proposal and f"→ {f.proposal}")
         for f in findings
     ]
     figures = f"effort {item.effort:g} · value {item.value:g} · WSJF {item.wsjf:.1f}"
@@ -167,12 +160,8 @@ def forecast(outlook: Forecast) -> Picture:
     ax.set_xticks(counts if len(counts) < 20 else counts[:: len(counts) // 10])
     ax.set_ylim(0, max(shares) * 1.3)
     look.legend(ax)
-    look.label(
-        ax,
-        f"{outlook.remaining} items left, {outlook.trials:,} simulated futures",
-        "sprints needed",
-        "% of futures",
-    )
+    title = f"{outlook.remaining} items left, {outlook.trials:,} simulated futures"
+    look.label(ax, title, "sprints needed", "% of futures")
     caption = (
         f"Half of the futures are done within {outlook.p50} sprints, 85 % within {outlook.p85}. "
         f"The team's own past: {', '.join(map(str, outlook.throughput))} items a sprint."
@@ -182,34 +171,27 @@ def forecast(outlook: Forecast) -> Picture:
 
 # ---- the words "continuous …"
 # name, the phases it ends with here, the industry's first and last phase, the industry's meaning
-MODES_TEXT = (
+MODES_TEXT: tuple[tuple[str, Phase, Phase, Phase, str], ...] = (
     ("Delivery", "test", "code", "release", "every change ends as a release that could go out at any time"),
     ("Integration", "release", "code", "test", "all merge into main often; each merge is built and tested"),
     ("Deployment", "monitor", "code", "monitor", "every change that passes goes to production by itself"),
 )
 
 
-def modes(lit: str = "") -> Picture:
-    """The three continuous modes: the phases that each runs here, beside what most of the industry means.
-
-    Args:
-        lit: the mode to point at: "delivery", "integration" or "deployment"; empty for none.
-    """
+def modes() -> Picture:
+    """The three continuous modes: the phases that each runs here, beside what most of the industry means."""
     rows: list[tuple[object, ...]] = []
     for name, last, industry_first, industry_last, meaning in MODES_TEXT:
-        this_one = look.badge("info", "this one") if name.lower() == lit else ""
-        title = look.lines(look.bold(f"Continuous {name}"), this_one)
+        title = look.bold(f"Continuous {name}")
         rows.append((title, "this workbook", _phases("plan", last), "the phases that the mode runs here"))
         rows.append(("", "elsewhere", _phases(industry_first, industry_last), meaning))
     caption = "✔ = phases the mode runs; much of the industry uses the first two names the other way round."
-    told = "; ".join(f"Continuous {name}: Plan to {last.capitalize()}" for name, last, *_ in MODES_TEXT)
+    listed = "; ".join(f"Continuous {name}: Plan to {last.capitalize()}" for name, last, *_ in MODES_TEXT)
     table = look.table(("mode", "as said in", "phases", "meaning"), rows)
-    return look.page(caption, f"In this workbook {told}.", table)
+    return look.page(caption, f"In this workbook {listed}.", table)
 
 
-def _phases(first: str, last: str) -> look.Html:
-    names = list(PHASES)
-    inside = names[names.index(first) : names.index(last) + 1]  # type: ignore[arg-type]
-    return look.Html(
-        " ".join(look.badge("good" if phase in inside else "quiet", phase.capitalize()) for phase in names)
-    )
+def _phases(first: Phase, last: Phase) -> look.Html:
+    inside = PHASES[PHASES.index(first) : PHASES.index(last) + 1]
+    badges = (look.badge("good" if phase in inside else "quiet", phase.capitalize()) for phase in PHASES)
+    return look.Html(" ".join(badges))

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from html import escape
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from devops_lab.errors import LabError
-from devops_lab.settings import choice
-from devops_lab.views.picture import Picture
-from devops_lab.views.style import INK, badge, nothing, page, seconds
+from devops_lab.platform.settings import choice
+from devops_lab.views.records import MAX_TEXT, record
+from devops_lab.views.style import INK, Picture, badge, nothing, page, seconds, show
 
 MODES = ("auto", "live", "static")
-UPDATES_PER_SECOND = 5
-MAX_TEXT = 4000  # characters of a result that are shown
+PAUSE_SECONDS = 0.5  # between two pictures of the same work
+BESIDE_SECONDS = 1.0  # and of what stays in sight
+# JupyterLab holds the next cell still, so that what appears above it may be pushed out of sight: back to it.
+SIGHT = """const back = () => element.closest('.jp-OutputArea')?.scrollIntoView({block: 'center'});
+[100, 300, 600].forEach(ms => setTimeout(back, ms));"""
+TO_SIGHT = {"application/javascript": SIGHT, "text/plain": ""}
+CALM_SECONDS = 1.5  # after that it stays where it is
+NOTHING = {"text/html": "", "text/plain": ""}
 _chosen: list[str] = []
+_panels: dict[str, Callable[[], None]] = {}  # by title: what closes it
 
 
 def mode(wanted: str = "") -> str:
@@ -54,21 +64,16 @@ def _a_person_runs_this() -> bool:
         return False
 
 
-def show(picture: Picture) -> None:
-    """Display a picture as plain outputs, without a widget."""
-    from IPython.display import display
-
-    for data, metadata in picture.bundles():
-        display(data, metadata=metadata, raw=True)  # type: ignore[no-untyped-call]
-
-
 @contextmanager
-def watching(make_picture: Callable[[], Picture], every_seconds: float = 0.5) -> Iterator[None]:
+def watching(make_picture: Callable[[], Picture], height: int = 520) -> Iterator[None]:
     """Show a picture of the work inside the `with` block; the last one stays, also when the block raises.
+
+    It is a plain output that is renewed, no widget: a tab that is closed meanwhile, or a kernel that is
+    restarted, leaves the picture that was there.
 
     Args:
         make_picture: draws what there is now; called from a thread of its own in live mode.
-        every_seconds: pause between two pictures; at most 5 a second are drawn.
+        height: pixels that are kept free from the beginning, so that the page never jumps while it grows.
     """
     if not live():
         try:
@@ -77,32 +82,115 @@ def watching(make_picture: Callable[[], Picture], every_seconds: float = 0.5) ->
             show(_picture_or_error(make_picture))
         return
     from IPython.display import display
-    from ipywidgets import HTML
 
-    widget, done = HTML(nothing("the first picture").as_html()), threading.Event()
-    output = display(widget, display_id=True)  # type: ignore[no-untyped-call]
-    thread = threading.Thread(target=_refresh, args=(widget, make_picture, every_seconds, done), daemon=True)
+    empty, done = _framed(nothing("the first picture"), height), threading.Event()
+    output = display(empty, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+    below = display(TO_SIGHT, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+
+    def put(picture: Picture) -> None:
+        output.update(_framed(picture, height), raw=True)
+
+    thread = threading.Thread(target=_refresh, args=(put, make_picture, done), daemon=True)
+    # what was done once is not to be done again where the notebook is opened
+    calm = threading.Timer(CALM_SECONDS, below.update, (NOTHING,), {"raw": True})
+    calm.daemon = True
     thread.start()
+    calm.start()
     try:
         yield
     finally:
         done.set()
+        calm.cancel()
+        calm.join(timeout=10)
         thread.join(timeout=10)
-        # The widget makes room for a plain output, so a saved notebook holds no widget that nothing can draw.
-        first, *others = _picture_or_error(make_picture).bundles()
+        first, second = [*_picture_or_error(make_picture).bundles(), (NOTHING, {})][:2]
         output.update(first[0], metadata=first[1], raw=True)
-        for data, metadata in others:
-            display(data, metadata=metadata, raw=True)  # type: ignore[no-untyped-call]
-        widget.close()
+        below.update(second[0], metadata=second[1], raw=True)
 
 
-def _refresh(widget: Any, make: Callable[[], Picture], every_seconds: float, done: threading.Event) -> None:
-    pause = max(every_seconds, 1 / UPDATES_PER_SECOND)
+def _framed(picture: Picture, height: int) -> dict[str, str]:
+    """A picture in a place of a fixed height; what is longer is scrolled inside of it."""
+    inside = f'<div style="{INK};height:{height}px;overflow:auto" tabindex="0">{picture.as_html()}</div>'
+    return {"text/html": inside, "text/plain": f"{picture.caption}\n{picture.alt}"}
+
+
+def _refresh(
+    put: Callable[[Picture], None],
+    make: Callable[[], Picture],
+    done: threading.Event,
+    pause_seconds: float = PAUSE_SECONDS,
+) -> None:
+    """Put each picture that differs from the one before where it is seen, until it is done."""
+    before = None
     while not done.is_set():
-        value = _picture_or_error(make).as_html()
-        if not done.is_set() and value != widget.value:
-            widget.value = value
-        done.wait(pause)
+        picture = _picture_or_error(make)
+        if not done.is_set() and picture != before:
+            put(picture)
+        before = picture
+        done.wait(pause_seconds)
+
+
+# ---- what stays in sight
+def beside(
+    make_picture: Callable[[], Picture], title: str = "Production now", **buttons: Callable[[], Any]
+) -> None:
+    """Keep a picture in sight in a panel beside the notebook, renewed every second, with buttons above it.
+
+    The cell keeps the picture of this moment. The panel goes with its own button, with the kernel, or
+    when this is called again. Static: the picture of this moment, and the calls behind the buttons.
+
+    Args:
+        make_picture: draws what there is now, in a thread of its own.
+        title: of the panel; there is one panel of a title.
+        buttons: what each one runs, by its label with _ for spaces.
+    """
+    show(_picture_or_error(make_picture))
+    labels = {name.replace("_", " ").capitalize(): function for name, function in buttons.items()}
+    if not live():
+        for label, function in labels.items():
+            form(label, function)
+        return
+    from ipywidgets import HTML, Button, HBox, Layout, VBox
+
+    if close_the_one_before := _panels.pop(title, None):
+        close_the_one_before()
+    body, done = HTML(), threading.Event()
+    answer = HTML(layout=Layout(max_height="130px", overflow="auto"))
+
+    def tell(picture: Picture) -> None:
+        answer.value = picture.as_html()
+
+    clicks = [_button(label, function, dict, tell) for label, function in labels.items()]
+    close = Button(description="Close", layout=Layout(width="auto"))
+    row = HBox([*clicks, close], layout=Layout(flex_flow="row wrap"))
+    panel = _docked(VBox([row, answer, body], layout=Layout(padding="4px")), title)
+
+    def end(_: Any = None) -> None:
+        done.set()
+        panel.close()
+
+    close.on_click(end)
+    _panels[title] = end
+
+    def put(picture: Picture) -> None:
+        body.value = picture.as_html()
+
+    refreshing = (put, make_picture, done, BESIDE_SECONDS)
+    threading.Thread(target=_refresh, args=refreshing, daemon=True).start()
+
+
+def _docked(content: Any, title: str) -> Any:
+    """Content in a panel on the right of JupyterLab; where that can't be had, in the cell."""
+    from IPython.display import display
+
+    try:
+        from sidecar import Sidecar
+    except ImportError:  # an environment from before it was asked for
+        display(content)  # type: ignore[no-untyped-call]
+        return content
+    panel = Sidecar(title=title)  # shows itself, so that the notebook holds no widget of it
+    panel.append_display_data(content)
+    return panel
 
 
 def _picture_or_error(make: Callable[[], Picture]) -> Picture:
@@ -126,83 +214,88 @@ def _box(tone: str, title: str, text: str = "") -> str:
 
 
 # ---- work started by hand
-def button(label: str, function: Callable[..., Any], **parameters: Any) -> None:
-    """Show a button that runs `function(**parameters)` in a thread; static: the plain call instead."""
-    _panel(label, function, {}, parameters)
+def form(label: str, function: Callable[..., Any], **menus: Sequence[Any]) -> None:
+    """Show a button with choices for each parameter, and run `function` with what is chosen, in a thread.
 
-
-def form(label: str, function: Callable[..., Any], **options: Any) -> None:
-    """Show a button with a control for each option, and run `function` with what is chosen.
-
-    Args:
-        options: a list is a menu, a `range` a slider, a bool a switch; anything else is passed on.
+    Static: the plain call with the first choices instead.
     """
-    kinds = (list, range, bool)
-    controls = {name: value for name, value in options.items() if isinstance(value, kinds)}
-    fixed = {name: value for name, value in options.items() if name not in controls}
-    _panel(label, function, controls, fixed)
-
-
-def _panel(label: str, function: Callable[..., Any], controls: dict[str, Any], fixed: dict[str, Any]) -> None:
     if not live():
-        first = {n: v[0] if isinstance(v, (list, range)) else v for n, v in controls.items()}
-        call = call_text(function, first | fixed)
-        menus = {n: v for n, v in controls.items() if isinstance(v, list)}
-        other = "; ".join(f"{n}: {', '.join(map(str, v))}" for n, v in menus.items())
+        call = call_text(function, {name: choices[0] for name, choices in menus.items()})
+        other = "; ".join(f"{name}: {', '.join(map(str, choices))}" for name, choices in menus.items())
         text = f"[{label}] is a button in a live notebook; above, the call behind it."
-        show(page(text, f"{text} {call}{f' (choices: {other})' if other else ''}", _box("info", label, call)))
+        show(page(text, f"{text} {call} {other and f'(choices: {other})'}", _box("info", label, call)))
         return
     from IPython.display import display
-    from ipywidgets import HTML, Button, HBox, Layout, VBox
+    from ipywidgets import HBox, Layout, ToggleButtons
 
-    fields = {name: _control(name, value) for name, value in controls.items()}
+    # no menus: JupyterLab takes the keys that these need, and moves or cuts cells
+    shown = {name: [(str(v) or "all", v) for v in values] for name, values in menus.items()}
+    fields = {name: ToggleButtons(options=v, description=name) for name, v in shown.items()}
+
+    def tell(picture: Picture) -> None:
+        output.update(_plain(picture), raw=True)
+
+    click = _button(label, function, lambda: {name: f.value for name, f in fields.items()}, tell)
+    display(HBox([*fields.values(), click], layout=Layout(flex_flow="row wrap")))  # type: ignore[no-untyped-call]
+    # an output of its own, and no widget: the answer stays when the notebook is opened again
+    output = display(_plain(Picture("", "")), raw=True, display_id=True)  # type: ignore[no-untyped-call]
+
+
+def _plain(picture: Picture) -> dict[str, str]:
+    return {"text/html": picture.as_html(), "text/plain": f"{picture.caption}\n{picture.alt}".strip()}
+
+
+def _button(
+    label: str,
+    function: Callable[..., Any],
+    chosen: Callable[[], dict[str, Any]],
+    tell: Callable[[Picture], None],
+) -> Any:
+    """A button that runs a function in a thread with what is chosen, once at a time."""
+    from ipywidgets import Button, Layout
+
     click = Button(description=label, button_style="primary", layout=Layout(width="auto"))
-    answer = HTML()
 
     def clicked(_: Any) -> None:
         if click.disabled:
             return  # a second click that was under way before the first was seen
         click.disabled = True
-        chosen = {name: field.value for name, field in fields.items()} | fixed
-        threading.Thread(target=_work, args=(function, chosen, click, answer), daemon=True).start()
+        threading.Thread(target=_work, args=(function, chosen(), click, tell), daemon=True).start()
 
     click.on_click(clicked)
-    display(VBox([HBox([*fields.values(), click], layout=Layout(flex_flow="row wrap")), answer]))  # type: ignore[no-untyped-call]
+    return click
 
 
-def _control(name: str, value: Any) -> Any:
-    from ipywidgets import Dropdown, IntSlider, ToggleButton
-
-    text = name.replace("_", " ")
-    if isinstance(value, bool):
-        return ToggleButton(value=value, description=text)
-    if isinstance(value, range):
-        return IntSlider(value=value[0], min=value[0], max=value[-1], step=value.step, description=text)
-    return Dropdown(options=value, description=text)
-
-
-def _work(function: Callable[..., Any], parameters: dict[str, Any], click: Any, answer: Any) -> None:
+def _work(
+    function: Callable[..., Any], parameters: dict[str, Any], click: Any, tell: Callable[[Picture], None]
+) -> None:
     """Run the plain function, tell how long it has been going on, then what came of it."""
     started, over = time.monotonic(), threading.Event()
 
-    def tell() -> None:
+    def still() -> None:
         while not over.wait(0.5):
-            answer.value = _box("info", f"running for {time.monotonic() - started:.0f} s")
+            tell(_boxed("info", f"running for {time.monotonic() - started:.0f} s"))
 
-    answer.value = _box("info", "running")
-    ticker = threading.Thread(target=tell, daemon=True)
+    tell(_boxed("info", "running"))
+    ticker = threading.Thread(target=still, daemon=True)
     ticker.start()
     try:
         result = function(**parameters)
         took = f"done in {seconds(time.monotonic() - started)}"
-        said = result.as_html() if isinstance(result, Picture) else ""
-        told = _box("good", took, "" if result is None or said else str(result)) + said
+        told = _boxed("good", took, after=record(result))
     except BaseException as error:  # a thread's exception would be lost in silence
-        told = _box("bad", f"failed after {seconds(time.monotonic() - started)}", _error_text(error))
+        told = _boxed("bad", f"failed after {seconds(time.monotonic() - started)}", _error_text(error))
     over.set()
     ticker.join()
-    answer.value = told
+    tell(told)
     click.disabled = False
+
+
+def _boxed(tone: str, title: str, text: str = "", after: Picture | None = None) -> Picture:
+    """How far the work is, and below it what came of it."""
+    if after is None:
+        return Picture(title, text, html=_box(tone, title, text))
+    return replace(after, html=_box(tone, title) + after.html)
 
 
 def call_text(function: Callable[..., Any], parameters: dict[str, Any]) -> str:
@@ -211,7 +304,7 @@ def call_text(function: Callable[..., Any], parameters: dict[str, Any]) -> str:
     owner = getattr(function, "__self__", None)
     module = type(owner).__module__ if owner is not None else ""
     if module.startswith("devops_lab."):
-        name = f"lab.{module.rpartition('.')[2]}.{name}"
+        name = f"lab.{module.rpartition('.')[2].replace('parts', 'operate')}.{name}"  # Operate's heir
     given = ", ".join(f"{key}={value!r}" for key, value in parameters.items())
     return f"{name}({given})"
 
@@ -246,9 +339,6 @@ def proxied(url: str) -> str:
 
 def _base_url() -> str:
     """The notebook server's base URL, e.g. "/" or "/user/ann/"; "" when none started this kernel."""
-    import json
-    from pathlib import Path
-
     if hub := os.environ.get("JUPYTERHUB_SERVICE_PREFIX"):
         return hub.rstrip("/") + "/"
     from jupyter_core.paths import jupyter_runtime_dir

@@ -1,15 +1,21 @@
-"""The look that all views share: colours that colour-blind readers can tell apart, marks, tables, figures."""
+"""What a view returns, and the look that all views share: colours that colour-blind readers can tell apart.
+
+A picture reads well live, run by papermill, and on a page such as GitHub's.
+"""
 
 from __future__ import annotations
 
+import base64
 import io
+import re
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from devops_lab.views.picture import Picture
+from devops_lab.model import Check
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,11 +37,74 @@ TONES = {
     "quiet": ("○", "#444444", "#ececec"),
     "plain": ("", "#1a1a1a", "#ffffff"),
 }
+Bundle = tuple[dict[str, Any], dict[str, Any]]  # data and metadata of one output
+
+SMALL = "color:#444444;background:#ffffff;font-size:13px;padding:2px 6px;margin:2px 0;line-height:1.4"
 INK = "color:#1a1a1a;background:#ffffff"
-CELL = f"{INK};padding:3px 9px;border:1px solid #d0d0d0;text-align:left;vertical-align:top;font-size:13px"
+CELL = (
+    f"{INK};padding:3px 9px;border:1px solid #d0d0d0;text-align:left;vertical-align:top;font-size:13px"
+    ";line-height:1.4;overflow-wrap:anywhere"  # what keeps a column wide enough is its own min-width
+)
 HEAD = CELL.replace("#ffffff", "#eef1f4") + ";font-weight:bold"
-MONO = "font-family:monospace;font-size:12px;white-space:pre-wrap"
+MONO = "font-family:monospace;font-size:12px;white-space:pre-wrap;overflow-wrap:anywhere"
+MAX_ROWS = 50  # of a table
+WIDE = 8.0  # inches of every figure: 800 pixels as it is shown
 _DRAWING = threading.Lock()  # matplotlib draws in one thread at a time
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure, a table, or both, with words for those who can't see it.
+
+    Args:
+        caption: one visible line: what is shown and what to notice.
+        alt: the key facts in words.
+        html: tables and boards; inline styles only, no script, no SVG.
+        png: the figure, at twice its shown size.
+        width: shown width of the figure in pixels.
+    """
+
+    caption: str
+    alt: str
+    html: str = ""
+    png: bytes = b""
+    width: int = 800
+
+    def bundles(self) -> list[Bundle]:
+        """The outputs that show this picture without a widget.
+
+        The figure and the HTML are two outputs: from a single one JupyterLab would pick the HTML alone, and
+        an untrusted notebook (or GitHub) drops a figure that is *inside* HTML.
+        """
+        words = f"{self.caption}\n{self.alt}"
+        table: Bundle = ({"text/html": self.html + self._note(), "text/plain": words}, {})
+        if not self.png:
+            return [table]
+        facts = {"image/png": {"alt": self.alt, "width": self.width}}
+        return [({"image/png": base64.b64encode(self.png).decode(), "text/plain": words}, facts), table]
+
+    def as_html(self) -> str:
+        """All of it as one piece of HTML, for a live widget."""
+        image = ""
+        if self.png:
+            source = base64.b64encode(self.png).decode()
+            style = f"width:{self.width}px;max-width:100%;height:auto"
+            image = f'<img alt="{escape(self.alt)}" style="{style}" src="data:image/png;base64,{source}">'
+        return image + self.html + self._note()
+
+    def _note(self) -> str:
+        return f'<div style="{SMALL}">{escape(self.caption)}</div>'
+
+    def _ipython_display_(self) -> None:
+        show(self)
+
+
+def show(picture: Picture) -> None:
+    """Display a picture as plain outputs, without a widget."""
+    from IPython.display import display
+
+    for data, metadata in picture.bundles():
+        display(data, metadata=metadata, raw=True)  # type: ignore[no-untyped-call]
 
 
 class Html(str):
@@ -50,7 +119,7 @@ def badge(tone: str, text: str = "") -> Html:
     """A mark with a word on a quiet background."""
     mark, ink, ground = TONES[tone]
     style = f"color:{ink};background:{ground};padding:1px 6px;border-radius:4px;font-size:12px"
-    return Html(f'<span style="{style}">{mark} {escape(text)}</span>')
+    return Html(f'<span style="{style};white-space:nowrap">{mark} {escape(text)}</span>')
 
 
 def bar(share: float, text: str, colour: str = SKY) -> Html:
@@ -78,11 +147,25 @@ def pre(text: str) -> Html:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> Html:
-    """A plain HTML table; every cell has its own text and background colour, so both themes can show it."""
-    top = "".join(f'<th style="{HEAD}">{escape(cell)}</th>' for cell in head)
-    cells = [[f'<td style="{CELL}">{safe(cell)}</td>' for cell in row] for row in rows]
+    """A plain HTML table; every cell has its own text and background colour, so both themes can show it.
+
+    No column gets narrower than a few words; where the page is narrower than the table, it is scrolled.
+    """
+    lines = [[safe(cell) for cell in row] for row in rows]
+    longest = [max(map(_letters, column)) for column in zip(head, *lines, strict=True)]
+    widths = [f";min-width:{min(9 * letters, 120)}px" for letters in longest]
+    top = "".join(f'<th style="{HEAD}{w}">{escape(cell)}</th>' for cell, w in zip(head, widths, strict=True))
+    cells = [
+        [f'<td style="{CELL}{w}">{cell}</td>' for cell, w in zip(row, widths, strict=True)] for row in lines
+    ]
     body = "".join(f"<tr>{''.join(row)}</tr>" for row in cells)
-    return Html(f'<table style="border-collapse:collapse;margin:4px 0"><tr>{top}</tr>{body}</table>')
+    inside = f'<table style="border-collapse:collapse;margin:4px 0"><tr>{top}</tr>{body}</table>'
+    return Html(f'<div style="overflow-x:auto" tabindex="0">{inside}</div>')
+
+
+def _letters(cell: str) -> int:
+    """How long a cell's longest line is, without its tags."""
+    return max(len(re.sub(r"<[^>]*>|&\w+;", "", line)) for line in cell.split("<br>"))
 
 
 def page(caption: str, alt: str, *parts: str) -> Picture:
@@ -90,23 +173,18 @@ def page(caption: str, alt: str, *parts: str) -> Picture:
     return Picture(caption, alt, html="".join(parts))
 
 
-def checklist(rows: Iterable[Any], title: str, words: dict[bool | None, str]) -> Picture:
-    """Rows of name, ok (None = can't be told), detail and perhaps what to do, each with a mark and a word."""
-    names = ("name", "ok", "detail", "what_to_do")
-    found = [[pick(row, name, place, None) for place, name in enumerate(names)] for row in rows]
+def checklist(rows: Iterable[Check], title: str, words: dict[bool | None, str]) -> Picture:
+    """Checks, each with a mark and a word for its outcome."""
+    found = list(rows)
     if not found:
         return nothing(f"the {title.lower()}")
     tones = {True: "good", False: "bad", None: "quiet"}
-    oks = [None if row[1] is None else bool(row[1]) for row in found]
-    cells = [
-        (badge(tones[ok], words[ok]), row[0], lines(row[2] or "", row[3] or ""))
-        for ok, row in zip(oks, found, strict=True)
-    ]
-    bad = [str(row[0]) for ok, row in zip(oks, found, strict=True) if ok is False]
-    counts = f"{oks.count(True)} {words[True]}, {len(bad)} {words[False]}"
+    cells = [(badge(tones[c.ok], words[c.ok]), c.name, lines(c.detail, c.what_to_do)) for c in found]
+    bad = [check.name for check in found if check.ok is False]
+    counts = f"{sum(check.ok is True for check in found)} {words[True]}, {len(bad)} {words[False]}"
     caption = f"{title}: {counts}{': ' if bad else ''}{', '.join(bad)}."
-    alt = f"{caption} {'; '.join(f'{row[0]}: {row[2]}' for row in found)}"
-    return page(caption, alt, table(("", "what", "what was seen"), cells))
+    alt = f"{caption} {'; '.join(f'{check.name}: {check.detail}' for check in found)}"
+    return page(caption, alt, table(("result", "what", "what was seen"), cells))
 
 
 def nothing(what: str, hint: str = "") -> Picture:
@@ -142,15 +220,6 @@ def digest(value: str) -> Html:
     return code(value.removeprefix("sha256:")[:12] or "–")
 
 
-def pick(row: Any, name: str, index: int = 0, default: Any = "") -> Any:
-    """A field of a record, a mapping or a tuple."""
-    if isinstance(row, dict):
-        return row.get(name, default)
-    if isinstance(row, (tuple, list)) and not hasattr(row, name):
-        return row[index] if index < len(row) else default
-    return getattr(row, name, default)
-
-
 # ---- figures
 def figure(
     rows: int = 1,
@@ -171,7 +240,7 @@ def figure(
     """
     from matplotlib.figure import Figure
 
-    fig = Figure(figsize=(8, height), facecolor="white", layout=None if margins else "constrained")
+    fig = Figure(figsize=(WIDE, height), facecolor="white", layout=None if margins else "constrained")
     if margins:
         fig.subplots_adjust(**margins)
     axes = list(fig.subplots(rows, columns, squeeze=False, **options).flat)
@@ -207,6 +276,38 @@ def label(ax: Axes, title: str = "", x: str = "", y: str = "") -> None:
     ax.set_title(title, fontsize=10, loc="left", color="#1a1a1a")
     ax.set_xlabel(x, fontsize=9, color="#333333")
     ax.set_ylabel(y, fontsize=9, color="#333333")
+
+
+def canvas(height: float) -> tuple[Figure, Axes]:
+    """A figure without axes to see: x and y are inches from its upper left corner.
+
+    Args:
+        height: inches.
+    """
+    fig, (ax,) = figure(height=height, margins={"left": 0, "right": 1, "top": 1, "bottom": 0})
+    ax.set(xlim=(0, WIDE), ylim=(height, 0))
+    ax.axis("off")
+    return fig, ax
+
+
+def inches(text: str, fontsize: float, **font: Any) -> float:
+    """How wide a text will be drawn."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path  # outlines would take a hundred times as long
+
+    asked: Any = FontProperties(size=fontsize, **font)
+    return float(text_to_path.get_text_width_height_descent(text, asked, False)[0]) / 72
+
+
+def fitted(text: str, room: float, fontsize: float) -> str:
+    """A text cut to so many inches."""
+    wide = inches(text, fontsize)
+    if wide <= room:
+        return text
+    text = text[: int(len(text) * room / wide) + 1]  # about right, so that few are measured
+    while text and inches(text + "…", fontsize) > room:
+        text = text[:-1]
+    return text.rstrip() + "…"
 
 
 def legend(ax: Axes, columns: int = 4) -> None:

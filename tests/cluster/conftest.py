@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from devops_lab.engines.docker import Docker
-from devops_lab.phases import World
+from devops_lab.platform.context import LabContext
+from devops_lab.platform.engines.docker import Docker
 from tests.cluster.images import bring_images
 from tests.cluster.nodes import Node, nodes
 from tests.phases.production import production
@@ -24,7 +24,7 @@ def cluster() -> Iterator[list[Node]]:
 
 
 @pytest.fixture(scope="module")
-def world(cluster: list[Node], tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(cluster: list[Node], tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabContext]:
     """A lab on the cluster, with the real shop in its registry; all that it started is removed in the end."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DOCKER_HOST", cluster[0].host)

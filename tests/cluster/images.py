@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from devops_lab.engines.docker import Docker
-from devops_lab.engines.prepared import prepare, there
 from devops_lab.errors import LabError
+from devops_lab.platform.engines.docker import Docker
+from devops_lab.platform.engines.prepared import prepare, there
 
 
 def bring_images(manager: Docker) -> None:

@@ -20,8 +20,8 @@ from typing import Any
 import docker
 import psutil
 
-from devops_lab.processes import clean_environment
-from devops_lab.waits import until
+from devops_lab.platform import variables
+from tests.patience import until
 
 NETWORKS = range(16)  # clusters that may live side by side on this machine: 10.99.0.x, 10.99.1.x, …
 TRUSTED = "10.99.0.0/16"  # the nodes take images from registries there without TLS
@@ -88,7 +88,7 @@ class Node:
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*BOX, "sh", "-c", BOOT, "boot", self.name, *self._dockerd()],
-                env=clean_environment(),
+                env=variables.command(),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -154,7 +154,7 @@ class Node:
         if self.process:
             for child in psutil.Process(self.process.pid).children():
                 child.kill()  # the first process of the PID namespace: the kernel ends the rest
-            self.process.wait(20)
+            self.process.wait(60)
         with suppress(OSError):
             run("ip", "link", "delete", self.link)
 
@@ -208,7 +208,7 @@ def nodes(count: int, swarm: bool = True) -> Iterator[list[Node]]:
         for node in made:
             node.start()
         for node in made:
-            until(node.answers, f"{node.name} to answer", seconds=30, evidence=node.words)
+            until(node.answers, f"{node.name} to answer", evidence=node.words)
         if swarm:
             join(made)
         yield made

@@ -13,17 +13,17 @@ from typing import Any
 
 import pytest
 
-from devops_lab.engines.docker import labels, named
-from devops_lab.engines.swarm import SwarmEngine
 from devops_lab.errors import DeployRefused
 from devops_lab.model import LoadSummary, Pool, Replica
-from devops_lab.phases import World
 from devops_lab.phases.deploy import Deploy
 from devops_lab.phases.operate import Operate
-from devops_lab.processes import process_of
-from devops_lab.traffic.load import LoadRun
-from devops_lab.waits import until
+from devops_lab.platform.context import LabContext
+from devops_lab.platform.engines.docker import labels, named
+from devops_lab.platform.engines.swarm import SwarmEngine
+from devops_lab.platform.processes import process_of
+from devops_lab.platform.traffic.load import LoadRun
 from tests.cluster.nodes import Node
+from tests.patience import until
 
 # Requests a second: three engines, the customers and all else share one small machine here.
 RATE = float(os.environ.get("DEVOPS_LAB_RATE", "60"))
@@ -31,16 +31,16 @@ pytestmark = [pytest.mark.alone, pytest.mark.cluster, pytest.mark.slow, pytest.m
 
 
 @contextmanager
-def customers(world: World) -> Iterator[LoadRun]:
+def customers(world: LabContext) -> Iterator[LoadRun]:
     """Customers who come before, while, and after something happens."""
     with Operate(world).load(RATE, 250.0) as run:
-        until(lambda: len(world.store.requests(run=run.id)) > RATE, "customers", seconds=30)
+        until(lambda: len(world.store.requests(run=run.id)) > RATE, "customers")
         yield run
         count = len(world.store.requests(run=run.id))
-        until(lambda: len(world.store.requests(run=run.id)) > count + RATE, "customers", seconds=30)
+        until(lambda: len(world.store.requests(run=run.id)) > count + RATE, "customers")
 
 
-def under_load(world: World, act: Callable[[], object]) -> LoadSummary:
+def under_load(world: LabContext, act: Callable[[], object]) -> LoadSummary:
     before = len(Deploy(world).history())
     with customers(world) as run:
         act()
@@ -51,7 +51,7 @@ def under_load(world: World, act: Callable[[], object]) -> LoadSummary:
     return run.stop()
 
 
-def assert_nothing_lost(world: World, summary: LoadSummary) -> None:
+def assert_nothing_lost(world: LabContext, summary: LoadSummary) -> None:
     bad = [o for o in world.store.requests(run=summary.run) if not 200 <= o.status < 300]
     assert bad == []
     assert summary.failed == summary.orders_lost == summary.orders_doubled == 0
@@ -60,7 +60,7 @@ def assert_nothing_lost(world: World, summary: LoadSummary) -> None:
     print(f"{count} requests, 0 failed; {summary.orders_accepted} orders, 0 lost")
 
 
-def at(world: World, version: str, replicas: int = 4) -> None:
+def at(world: LabContext, version: str, replicas: int = 4) -> None:
     """Have this version serve, if it does not."""
     deploy = Deploy(world)
     if deploy.current() != version:
@@ -70,7 +70,7 @@ def at(world: World, version: str, replicas: int = 4) -> None:
     world.control.wait_settled(60)
 
 
-def service(world: World, pool: str) -> Any:
+def service(world: LabContext, pool: str) -> Any:
     engine = world.engine
     assert isinstance(engine, SwarmEngine)
     found = engine.cluster.service(named(world.root, pool), world.root)
@@ -78,11 +78,11 @@ def service(world: World, pool: str) -> Any:
     return found
 
 
-def healthy(world: World) -> list[Replica]:
+def healthy(world: LabContext) -> list[Replica]:
     return [r for r in world.store.all(Replica) if r.state == "healthy"]
 
 
-def test_the_first_deployment_is_spread_over_the_nodes(world: World, cluster: list[Node]) -> None:
+def test_the_first_deployment_is_spread_over_the_nodes(world: LabContext, cluster: list[Node]) -> None:
     done = Deploy(world).run("1.0.0")
     assert done.strategy == "first"
     replicas = healthy(world)
@@ -93,10 +93,10 @@ def test_the_first_deployment_is_spread_over_the_nodes(world: World, cluster: li
     assert all(u is not None and u.memory_bytes > 5_000_000 for u in usage)
     log = world.engine.log_path(replicas[0])
     assert log
-    until(lambda: replicas[0].id in log.read_text(), "its log, from its node", seconds=20)
+    until(lambda: replicas[0].id in log.read_text(), "its log, from its node")
 
 
-def test_a_task_may_do_no_more_than_it_has_to(world: World) -> None:
+def test_a_task_may_do_no_more_than_it_has_to(world: LabContext) -> None:
     told = service(world, Deploy(world).pools()[0].name)["Spec"]["TaskTemplate"]
     container = told["ContainerSpec"]
     assert (container["User"], container["ReadOnly"], container["CapabilityDrop"]) == ("10001", True, ["ALL"])
@@ -104,7 +104,7 @@ def test_a_task_may_do_no_more_than_it_has_to(world: World) -> None:
     assert "@sha256:" in container["Image"]
 
 
-def test_a_rolling_update_and_swarms_own_rollback_lose_nothing(world: World) -> None:
+def test_a_rolling_update_and_swarms_own_rollback_lose_nothing(world: LabContext) -> None:
     at(world, "1.0.0")
     deploy = Deploy(world)
     (pool,) = deploy.pools()
@@ -121,7 +121,7 @@ def test_a_rolling_update_and_swarms_own_rollback_lose_nothing(world: World) -> 
 
 
 @pytest.mark.parametrize("strategy", ["canary", "blue/green"])
-def test_a_second_pool_beside_the_first_loses_nothing(world: World, strategy: str) -> None:
+def test_a_second_pool_beside_the_first_loses_nothing(world: LabContext, strategy: str) -> None:
     at(world, "1.0.0", 3)
     deploy = Deploy(world)
 
@@ -132,7 +132,7 @@ def test_a_second_pool_beside_the_first_loses_nothing(world: World, strategy: st
     assert_nothing_lost(world, under_load(world, there_and_back))
 
 
-def test_scaling_loses_nothing(world: World) -> None:
+def test_scaling_loses_nothing(world: LabContext) -> None:
     at(world, "1.0.0", 3)
 
     def out_and_in() -> None:
@@ -143,7 +143,7 @@ def test_scaling_loses_nothing(world: World) -> None:
     assert_nothing_lost(world, under_load(world, out_and_in))
 
 
-def test_a_version_that_cant_serve_is_rolled_back_by_the_cluster_and_refused(world: World) -> None:
+def test_a_version_that_cant_serve_is_rolled_back_by_the_cluster_and_refused(world: LabContext) -> None:
     at(world, "1.0.0", 3)
     before = {r.id for r in healthy(world)}
     began = time.time()
@@ -156,12 +156,12 @@ def test_a_version_that_cant_serve_is_rolled_back_by_the_cluster_and_refused(wor
     told = world.store.events(kind="pool.rolled_back", since=began)
     assert len(told) == 1
     assert Deploy(world).current() == "1.0.0"
-    world.control.wait_settled(30)
+    world.control.wait_settled(60)
     assert {r.id for r in healthy(world)} == before  # nobody who served was touched
     assert Deploy(world).history()[-1].state in ("refused", "rolled back")
 
 
-def test_replicas_that_are_killed_on_any_node_are_replaced(world: World) -> None:
+def test_replicas_that_are_killed_on_any_node_are_replaced(world: LabContext) -> None:
     at(world, "1.0.0", 3)
     victims, began = healthy(world), time.time()
     with customers(world) as run:
@@ -172,7 +172,7 @@ def test_replicas_that_are_killed_on_any_node_are_replaced(world: World) -> None
             now = {r.id for r in healthy(world)}
             return len(now) == 3 and not now & {v.id for v in victims[:2]}
 
-        until(replaced, "their places to be taken", seconds=60)
+        until(replaced, "their places to be taken")
     summary = run.stop()
     assert summary.orders_lost == summary.orders_doubled == 0
     reads = [o for o in world.store.requests(run=summary.run) if o.status >= 500 and not o.order_key]
@@ -182,7 +182,7 @@ def test_replicas_that_are_killed_on_any_node_are_replaced(world: World) -> None
     assert len(world.store.events(kind="replica.replaced", since=began)) >= 2
 
 
-def test_a_new_agent_takes_over_what_runs(world: World) -> None:
+def test_a_new_agent_takes_over_what_runs(world: LabContext) -> None:
     at(world, "1.0.0", 3)
     before = {r.id for r in healthy(world)}
 
@@ -192,15 +192,15 @@ def test_a_new_agent_takes_over_what_runs(world: World) -> None:
         agent = process_of(*who)
         assert agent
         agent.kill()
-        agent.wait(10)
+        agent.wait(60)
         world.control.ensure()
-        world.control.wait_settled(30)
+        world.control.wait_settled(60)
 
     assert_nothing_lost(world, under_load(world, again))
     assert {r.id for r in healthy(world)} == before
 
 
-def test_the_loss_of_a_node_is_seen_told_and_healed(world: World, cluster: list[Node]) -> None:
+def test_the_loss_of_a_node_is_seen_told_and_healed(world: LabContext, cluster: list[Node]) -> None:
     at(world, "1.0.0", 4)
     crowded = max(cluster[1:], key=lambda node: sum(r.node == node.name for r in healthy(world)))
     lost = {r.id for r in healthy(world) if r.node == crowded.name}
@@ -208,7 +208,7 @@ def test_the_loss_of_a_node_is_seen_told_and_healed(world: World, cluster: list[
     with customers(world) as run:
         began = time.time()
         crowded.lose()
-        until(lambda: not lost & {r.id for r in healthy(world)}, "the loss to be seen", seconds=30)
+        until(lambda: not lost & {r.id for r in healthy(world)}, "the loss to be seen")
         detected = time.time()
         # Envoy tries who was only cast out after two seconds again: back are they who took their places.
         until(lambda: len([r for r in healthy(world) if r.id not in lost]) == 4, "all replicas", seconds=90)
@@ -235,13 +235,13 @@ def test_the_loss_of_a_node_is_seen_told_and_healed(world: World, cluster: list[
     )
 
 
-def test_orders_survive_all_of_it(world: World) -> None:
+def test_orders_survive_all_of_it(world: LabContext) -> None:
     asked, answer = world.engine.ask_database()
     assert "orders" in answer
     assert "***" in asked
 
 
-def test_teardown_leaves_nothing_and_a_foreign_service_alone(world: World, cluster: list[Node]) -> None:
+def test_teardown_leaves_nothing_and_a_foreign_service_alone(world: LabContext, cluster: list[Node]) -> None:
     foreign = {"Name": "foreign", "TaskTemplate": {"ContainerSpec": {"Image": "none"}}, "Labels": {"a": "b"}}
     engine = world.engine
     assert isinstance(engine, SwarmEngine)
@@ -255,7 +255,9 @@ def test_teardown_leaves_nothing_and_a_foreign_service_alone(world: World, clust
             with node.client() as client:
                 # a node that came back removes what it ran before a while after it is told to
                 until(
-                    lambda: not client.containers.list(all=True, filters={"label": label}),
+                    lambda: (
+                        not client.containers.list(all=True, filters={"label": label}, ignore_removed=True)
+                    ),
                     "an empty node",
                     seconds=60,
                 )

@@ -7,19 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from devops_lab.control import teardown
-from devops_lab.engines.docker import Docker
-from devops_lab.phases import World
+from devops_lab.platform.context import LabContext
+from devops_lab.platform.control import teardown
+from devops_lab.platform.engines.docker import Docker
 from tests.cluster.images import bring_images
 from tests.cluster.nodes import Node, nodes
-from tests.production import ENGINES, engine_lab, make_templates, new_world, renewed, running
+from tests.production import ENGINES, engine_lab, new_world, renewed, running
 
 EVERY = [*ENGINES, pytest.param("swarm", marks=pytest.mark.cluster)]
-
-
-@pytest.fixture(scope="session")
-def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_templates(tmp_path_factory.mktemp("templates"))
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +32,7 @@ def one_node(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def swarm_lab(node: Node, tmp_path_factory: pytest.TempPathFactory, templates: Path) -> Iterator[World]:
+def swarm_lab(node: Node, tmp_path_factory: pytest.TempPathFactory, templates: Path) -> Iterator[LabContext]:
     """One lab on the swarm for all tests: its registry and its PostgreSQL take seconds to start."""
     made = new_world(tmp_path_factory.mktemp("swarm") / "my läb", templates, "swarm")
     yield made
@@ -49,7 +44,7 @@ def swarm_lab(node: Node, tmp_path_factory: pytest.TempPathFactory, templates: P
 
 
 @pytest.fixture(params=EVERY)
-def world(request: pytest.FixtureRequest, tmp_path: Path, templates: Path) -> Iterator[World]:
+def world(request: pytest.FixtureRequest, tmp_path: Path, templates: Path) -> Iterator[LabContext]:
     """An empty lab, once for each engine; its path has a space and a letter beyond ASCII."""
     if request.param == "swarm":
         request.getfixturevalue("one_node")

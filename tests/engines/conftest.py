@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from devops_lab.phases import World
+from devops_lab.platform.context import LabContext
 from tests.production import renewed
 
 
 @pytest.fixture
-def world(docker_lab: World) -> Iterator[World]:
+def world(docker_lab: LabContext) -> Iterator[LabContext]:
     with renewed(docker_lab) as made:
         yield made

@@ -9,8 +9,8 @@ import pytest
 from devops_lab.errors import LabError
 from devops_lab.model import Replica, Step
 from devops_lab.phases.deploy import Deploy
-from devops_lab.waits import until
 from tests.engines.proxied import Proxy
+from tests.patience import until
 from tests.phases.production import production
 from tests.production import get
 
@@ -37,7 +37,7 @@ def test_an_engine_that_goes_away_in_a_deployment_leaves_the_old_version_serving
         assert "1.0.0" in get(world.control.url() + "/api/info")
         assert {replica.handle for replica in world.store.all(Replica)} == before
         proxy.restore()
-        world.control.wait_settled()
+        world.control.wait_settled(60)
         assert deploy.run("1.1.0").state == "done"
         until(lambda: "1.1.0" in get(world.control.url() + "/api/info"), "the new version to serve")
         assert not before & {replica.handle for replica in world.store.all(Replica)}

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from devops_lab.engines import choose, choosing, chosen
 from devops_lab.errors import EngineUnavailable
-from devops_lab.phases import World
-from devops_lab.settings import Settings
-from devops_lab.store import Store
+from devops_lab.platform import engines
+from devops_lab.platform.context import LabContext
+from devops_lab.platform.engines import choose, chosen
+from devops_lab.platform.settings import Settings
+from devops_lab.platform.store import Store
 
 NOBODY = "unix:///nowhere/docker.sock"
 
@@ -21,24 +22,23 @@ def test_the_process_engine_is_the_default(tmp_path: Path) -> None:
     engine = choose(tmp_path, Settings())
     assert engine.name == "process"
     able = engine.capabilities()
-    assert set(able.why_not) == {"heals", "limits", "images", "nodes", "rolls"}
+    assert [able.heals, able.rolls, able.images] == [False] * 3
+    assert set(able.why_not) == {"images"}
 
 
 @pytest.mark.docker
 def test_the_docker_engine_says_what_it_can_not_do(tmp_path: Path) -> None:
     able = choose(tmp_path, Settings(engine="docker")).capabilities()
-    assert able.limits
-    assert able.images
-    assert {"heals", "nodes", "rolls"} <= set(able.why_not)
+    assert [able.heals, able.rolls, able.images] == [False, False, True]
 
 
 def test_auto_takes_processes_where_no_docker_engine_answers_and_says_so(tmp_path: Path) -> None:
     settings = Settings(engine="auto", docker_host=NOBODY)
-    world = World(tmp_path, settings, Store(tmp_path / "lab.db"))
+    world = LabContext(tmp_path, settings, Store(tmp_path / "lab.db"))
     assert world.engine.name == "process"
     (event,) = world.store.events(kind="engine.chosen")
     assert "No Docker engine answers" in event.message
-    assert World(tmp_path, settings, world.store).engine.name == "process"
+    assert LabContext(tmp_path, settings, world.store).engine.name == "process"
     assert len(world.store.events(kind="engine.chosen")) == 1
 
 
@@ -47,9 +47,9 @@ def test_auto_takes_docker_where_it_answers_and_has_its_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = Settings(engine="auto")
-    monkeypatch.setattr(choosing, "lacking", lambda docker: "python")
-    assert "no python image" in choosing.best().why
-    monkeypatch.setattr(choosing, "lacking", lambda docker: "")
+    monkeypatch.setattr(engines, "lacking", lambda docker: ("python", ": the rate limit is reached"))
+    assert "no python image, and none can be pulled: the rate limit" in engines.best().why
+    monkeypatch.setattr(engines, "lacking", lambda docker: ("", ""))
     found = chosen(tmp_path, settings)
     assert found.engine == "docker"
     assert json.loads((tmp_path / "run" / "engine.json").read_text())["engine"] == "docker"

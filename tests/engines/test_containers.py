@@ -12,14 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from devops_lab.engines.containers import ContainerEngine
-from devops_lab.engines.docker import LAB_LABEL, Docker, LogConfig, lab_id, labels, named
-from devops_lab.engines.following import Follower, position_of
 from devops_lab.errors import DeployRefused, EngineUnavailable, LabError, RegistryRefused
 from devops_lab.model import Pool, Release, Replica
-from devops_lab.phases import World
-from devops_lab.waits import until
+from devops_lab.platform.context import LabContext
+from devops_lab.platform.engines.containers import ContainerEngine
+from devops_lab.platform.engines.docker import LAB_LABEL, Docker, LogConfig, labels, named
+from devops_lab.platform.engines.log_follower import Follower, position_of
+from devops_lab.platform.identity import identity
 from tests.engines.proxied import Proxy
+from tests.patience import until
 from tests.production import get, make_templates, new_world, running, tiny_release, torn_down
 
 pytestmark = pytest.mark.docker
@@ -28,20 +29,20 @@ PYTHON = "devops-lab/python"
 
 
 @pytest.fixture
-def engine(world: World) -> ContainerEngine:
+def engine(world: LabContext) -> ContainerEngine:
     assert isinstance(world.engine, ContainerEngine)
     return world.engine
 
 
 @pytest.fixture
-def release(world: World) -> Release:
+def release(world: LabContext) -> Release:
     made = tiny_release(world)
     world.engine.prepare(made)
     return made
 
 
 def python_image(docker: Docker) -> str:
-    from devops_lab.engines.prepared import find
+    from devops_lab.platform.engines.prepared import find
 
     return find(docker, "python")
 
@@ -84,7 +85,7 @@ def test_teardown_spares_what_is_not_the_labs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("what", ["r1", "migration"])
 def test_a_name_that_somebody_else_has_is_a_clear_error(
-    world: World, engine: ContainerEngine, release: Release, what: str
+    world: LabContext, engine: ContainerEngine, release: Release, what: str
 ) -> None:
     client = engine.docker.client
     stranger = client.containers.create(
@@ -99,7 +100,7 @@ def test_a_name_that_somebody_else_has_is_a_clear_error(
 
 
 def test_what_an_agent_that_died_left_half_started_is_replaced(
-    world: World, engine: ContainerEngine, release: Release
+    world: LabContext, engine: ContainerEngine, release: Release
 ) -> None:
     lost = engine.launch(POOL, "r1")
     assert engine.launch(POOL, "r1").handle != lost.handle
@@ -109,13 +110,13 @@ def test_what_an_agent_that_died_left_half_started_is_replaced(
 
 # ---- images and registries that are not as they should be
 def test_an_image_that_does_not_start_leaves_nothing(
-    world: World, engine: ContainerEngine, release: Release, monkeypatch: pytest.MonkeyPatch
+    world: LabContext, engine: ContainerEngine, release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One without Python in it: the engine itself can't start the command."""
     nothing = io.BytesIO()
     with tarfile.open(fileobj=nothing, mode="w") as tar:
         tar.addfile(tarfile.TarInfo("empty"))
-    label = f"LABEL {LAB_LABEL}={lab_id(world.root)}"
+    label = f"LABEL {LAB_LABEL}={identity(world.root)}"
     said = engine.docker.client.api.import_image_from_data(nothing.getvalue(), changes=[label])
     image = re.findall(r"sha256:[0-9a-f]{64}", said)[-1]
     monkeypatch.setattr(engine, "_prepared", lambda version: image)
@@ -128,7 +129,7 @@ def test_an_image_that_does_not_start_leaves_nothing(
 
 
 def test_an_image_that_somebody_removed_is_a_clear_error_and_comes_back_with_the_next_deployment(
-    world: World, engine: ContainerEngine, release: Release
+    world: LabContext, engine: ContainerEngine, release: Release
 ) -> None:
     engine.docker.client.images.remove(engine._prepared("1.0.0"), force=True)
     with pytest.raises(DeployRefused, match=r"(?s)gone from the Docker engine.*Deploy 1\.0\.0 again"):
@@ -136,10 +137,12 @@ def test_an_image_that_somebody_removed_is_a_clear_error_and_comes_back_with_the
     assert engine.docker.containers(world.root, "replica") == []
     engine.prepare(release)
     replica = engine.launch(POOL, "r1")
-    until(lambda: answers(replica), "it to answer", seconds=20)
+    until(lambda: answers(replica), "it to answer")
 
 
-def test_a_tag_that_moved_changes_nothing(world: World, engine: ContainerEngine, release: Release) -> None:
+def test_a_tag_that_moved_changes_nothing(
+    world: LabContext, engine: ContainerEngine, release: Release
+) -> None:
     """What is launched is what was pulled by its digest, whatever a tag says by now."""
     client = engine.docker.client
     tag = engine.images.tag(release.version)
@@ -147,7 +150,7 @@ def test_a_tag_that_moved_changes_nothing(world: World, engine: ContainerEngine,
     client.images.get(python_image(engine.docker)).tag(tag)  # now it names another image
     try:
         replica = engine.launch(POOL, "r1")
-        until(lambda: answers(replica), "the right image to answer", seconds=20)
+        until(lambda: answers(replica), "the right image to answer")
     finally:
         client.images.remove(tag)
 
@@ -166,11 +169,11 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
 
 
 def test_an_engine_that_is_away_is_told_and_kills_nobody(
-    world: World, engine: ContainerEngine, release: Release, proxy: Proxy
+    world: LabContext, engine: ContainerEngine, release: Release, proxy: Proxy
 ) -> None:
     away = ContainerEngine(world.root, world.settings, Docker(proxy.address))
     replica = away.launch(POOL, "r1")
-    until(lambda: answers(replica), "the replica to answer", seconds=20)
+    until(lambda: answers(replica), "the replica to answer")
     proxy.cut()
     unseen = replace(replica, pid=0, started=0)  # as where Docker runs in a virtual machine
     assert away.alive(replica)
@@ -195,7 +198,7 @@ def test_an_engine_that_is_away_is_told_and_kills_nobody(
 
 
 # ---- logs
-def counting(world: World, lines: int, text: str = "") -> str:
+def counting(world: LabContext, lines: int, text: str = "") -> str:
     """A container that counts aloud, quickly; its id."""
     docker, code = Docker(), f"for n in range({lines}): print(n, {text!r}, flush=True)"
     container = docker.client.containers.run(
@@ -208,13 +211,13 @@ def counting(world: World, lines: int, text: str = "") -> str:
     return str(container.id)
 
 
-def test_a_log_is_followed_to_its_end(world: World, tmp_path: Path) -> None:
+def test_a_log_is_followed_to_its_end(world: LabContext, tmp_path: Path) -> None:
     follower = Follower(Docker(), counting(world, 3000), tmp_path / "r1.log")
-    follower.join(30)
+    follower.join(60)
     assert (tmp_path / "r1.log").read_text().split() == [str(n) for n in range(3000)]
 
 
-def test_a_log_goes_on_where_its_follower_was_killed(world: World, tmp_path: Path, proxy: Proxy) -> None:
+def test_a_log_goes_on_where_its_follower_was_killed(world: LabContext, tmp_path: Path, proxy: Proxy) -> None:
     """Cut off again and again, and once in the middle of a write: no line is missing, none is there twice."""
     path, container = tmp_path / "r1.log", counting(world, 6000)
     docker = Docker(proxy.address)
@@ -223,45 +226,45 @@ def test_a_log_goes_on_where_its_follower_was_killed(world: World, tmp_path: Pat
         until(lambda part=part: path.exists() and path.read_text().count("\n") > part, "some lines")  # type: ignore[misc]
         follower.stopped.set()
         proxy.cut()
-        follower.join(10)
+        follower.join(60)
         proxy.restore()
     with path.open("a") as half:
         half.write("4000\n40")  # written, but not yet noted, when the power went
-    Follower(Docker(), container, path).join(30)
+    Follower(Docker(), container, path).join(60)
     assert path.read_text().split() == [str(n) for n in range(6000)]
 
 
-def test_a_log_goes_on_when_the_engine_comes_back(world: World, tmp_path: Path, proxy: Proxy) -> None:
+def test_a_log_goes_on_when_the_engine_comes_back(world: LabContext, tmp_path: Path, proxy: Proxy) -> None:
     path, docker = tmp_path / "r1.log", Docker(proxy.address)
     follower = Follower(docker, counting(world, 4000), path)
     until(lambda: path.exists() and path.stat().st_size > 1000, "some lines")
     proxy.cut()
     proxy.restore()
-    follower.join(30)
+    follower.join(60)
     assert path.read_text().split() == [str(n) for n in range(4000)]
 
 
-def test_a_log_that_was_emptied_meanwhile_goes_on(world: World, tmp_path: Path) -> None:
+def test_a_log_that_was_emptied_meanwhile_goes_on(world: LabContext, tmp_path: Path) -> None:
     path = tmp_path / "r1.log"
     follower = Follower(Docker(), counting(world, 3000), path)
     until(lambda: path.exists() and path.stat().st_size > 1000, "some lines")
     with path.open("r+") as file:
         file.truncate(0)
-    follower.join(30)
+    follower.join(60)
     rest = [int(line) for line in path.read_text().split()]
     assert rest == list(range(rest[0], 3000))
     assert position_of(path).exists()
 
 
-def test_a_very_long_line_stays_one(world: World, tmp_path: Path) -> None:
+def test_a_very_long_line_stays_one(world: LabContext, tmp_path: Path) -> None:
     path = tmp_path / "r1.log"
-    Follower(Docker(), counting(world, 2, "x" * 100_000), path).join(30)
+    Follower(Docker(), counting(world, 2, "x" * 100_000), path).join(60)
     assert [len(line) for line in path.read_text().splitlines()] == [100_002] * 2
 
 
 # ---- the database
 def test_the_password_is_the_owners_alone_and_shown_to_nobody(
-    world: World, engine: ContainerEngine, release: Release
+    world: LabContext, engine: ContainerEngine, release: Release
 ) -> None:
     file = world.root / "run" / "postgres-password"
     assert file.stat().st_mode & 0o777 == 0o600
@@ -276,7 +279,7 @@ def test_asking_the_database_can_not_change_it(engine: ContainerEngine, release:
 
 
 def test_the_database_is_started_again_with_all_its_data(
-    world: World, engine: ContainerEngine, release: Release
+    world: LabContext, engine: ContainerEngine, release: Release
 ) -> None:
     engine.migrate(release)
     server = engine.docker.find(world.root, "postgres")
@@ -294,7 +297,7 @@ def answers(replica: Replica) -> bool:
 
 
 def test_two_who_ask_at_once_get_one_password(tmp_path: Path) -> None:
-    from devops_lab.engines.postgres import password
+    from devops_lab.platform.engines.postgres import password
 
     found: list[str] = []
     threads = [threading.Thread(target=lambda: found.append(password(tmp_path))) for _ in range(8)]

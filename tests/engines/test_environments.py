@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from devops_lab.engines import environments
-from devops_lab.engines.environments import environment, uv
 from devops_lab.errors import BuildFailed, DiskFull
+from devops_lab.platform.engines import environments
+from devops_lab.platform.engines.environments import environment, uv
 
 
 def wheel(folder: Path, says: str) -> Path:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from devops_lab.engines.containers import ContainerEngine
-from devops_lab.engines.docker import Container
-from devops_lab.engines.hardening import CPUS, MEMORY_BYTES, PROCESSES, TMP_BYTES
 from devops_lab.model import Pool, Replica
-from devops_lab.phases import World
-from devops_lab.waits import until
+from devops_lab.platform.context import LabContext
+from devops_lab.platform.engines.containers import ContainerEngine
+from devops_lab.platform.engines.docker import CPUS, MEMORY_BYTES, PROCESSES, TMP_BYTES, Container
+from tests.patience import until
 from tests.production import get, tiny_release
 
 pytestmark = pytest.mark.docker
@@ -17,13 +16,13 @@ POOL = Pool("v1", "1.0.0", 1, 100)
 
 
 @pytest.fixture
-def replica(world: World) -> Replica:
+def replica(world: LabContext) -> Replica:
     world.engine.prepare(tiny_release(world))
     return world.engine.launch(POOL, "r1")
 
 
 @pytest.fixture
-def container(world: World, replica: Replica) -> Container:
+def container(world: LabContext, replica: Replica) -> Container:
     assert isinstance(world.engine, ContainerEngine)
     return world.engine.docker.client.containers.get(replica.handle)
 
@@ -103,10 +102,10 @@ def test_cpu_time_has_an_end(container: Container) -> None:
     assert sum(map(float, said.split())) < 2.0 * CPUS * 1.3
 
 
-def test_too_much_memory_is_ended_by_the_kernel_and_told(world: World, replica: Replica) -> None:
+def test_too_much_memory_is_ended_by_the_kernel_and_told(world: LabContext, replica: Replica) -> None:
     url = f"http://{replica.host}:{replica.port}"
-    until(lambda: answers(url), "the replica to answer", seconds=20)
-    until(lambda: not grows(url), "the kernel to end it", seconds=30)
+    until(lambda: answers(url), "the replica to answer")
+    until(lambda: not grows(url), "the kernel to end it")
     until(lambda: not world.engine.alive(replica), "the replica to be gone")
     assert world.engine.ended(replica) == (
         f"SIGKILL, by the kernel: out of memory, above its limit of {MEMORY_BYTES / 1e6:.0f} MB"
@@ -121,7 +120,7 @@ def test_docker_itself_finds_it_healthy(container: Container) -> None:
     def evidence() -> str:
         return str(container.attrs["State"]["Health"])
 
-    until(health, "the health check of the image", seconds=60, evidence=evidence)
+    until(health, "the health check of the image", evidence=evidence)
 
 
 def answers(url: str) -> bool:

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from devops_lab.engines.docker import Docker, labels
-from devops_lab.engines.images import Images, follow, layers
-from devops_lab.engines.prepared import find
-from devops_lab.engines.registry import Registry
 from devops_lab.errors import BuildFailed, DiskFull, LabError
-from devops_lab.settings import PUBLIC_IMAGES
+from devops_lab.platform.engines.docker import Docker, labels
+from devops_lab.platform.engines.images import Images, follow, layers
+from devops_lab.platform.engines.prepared import find
+from devops_lab.platform.engines.registry import Registry
+from devops_lab.platform.identity import identity
+from devops_lab.platform.settings import PUBLIC_IMAGES
 
 BUILD: list[dict[str, Any]] = [
     {"stream": "Step 1/3 : FROM devops-lab/python:3.11"},
@@ -84,7 +85,7 @@ def registry(tmp_path: Path) -> Iterator[Registry]:
         yield made
     finally:
         made.teardown()
-        made.docker.remove_all(made.root)
+        made.docker.remove_all(identity(made.root))
 
 
 @pytest.mark.docker

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from devops_lab.engines import prepared
-from devops_lab.engines.docker import Docker
-from devops_lab.engines.packages import Apt, Root, merged
 from devops_lab.errors import EngineUnavailable, LabError, MissingTool
-from devops_lab.settings import PUBLIC_IMAGES
+from devops_lab.platform.engines import prepared
+from devops_lab.platform.engines.docker import Docker
+from devops_lab.platform.engines.packages import Apt, Root, merged
+from devops_lab.platform.settings import PUBLIC_IMAGES
 
 apt = pytest.mark.skipif(not shutil.which("apt-get"), reason="this machine has no apt")
 

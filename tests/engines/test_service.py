@@ -10,8 +10,10 @@ from typing import Any, cast
 
 import pytest
 
-from devops_lab.engines import swarm
-from devops_lab.engines.cluster import (
+from devops_lab.errors import EngineUnavailable
+from devops_lab.model import Pool
+from devops_lab.platform.engines import swarm
+from devops_lab.platform.engines.cluster import (
     Cluster,
     Machine,
     how_task_ended,
@@ -20,11 +22,17 @@ from devops_lab.engines.cluster import (
     manager_of,
     port_of,
 )
-from devops_lab.engines.service import NAME, in_words, moment, name_of, running, specification, went_back
-from devops_lab.engines.swarm import SwarmEngine
-from devops_lab.errors import EngineUnavailable
-from devops_lab.model import Pool
-from devops_lab.processes import created_at
+from devops_lab.platform.engines.service import (
+    NAME,
+    in_words,
+    moment,
+    name_of,
+    running,
+    specification,
+    went_back,
+)
+from devops_lab.platform.engines.swarm import SwarmEngine
+from devops_lab.platform.processes import created_at
 
 
 def told(release: str = "1.0.0", replicas: int = 2, **env: str) -> dict[str, Any]:
@@ -150,8 +158,8 @@ def test_a_tasks_process_is_known_on_its_own_node_and_once_it_runs(monkeypatch: 
     engine.cluster, engine._processes = cast(Cluster, line), {}
     monkeypatch.setattr(swarm, "visible", lambda pid, container: pid)
     mine = {"NodeID": "node-1", "Status": {"ContainerStatus": {"ContainerID": "abc"}}}
-    assert engine._process(mine | {"NodeID": "node-2"}) == (0, 0.0)
-    assert engine._process(mine) == (0, 0.0)  # it only starts
+    assert engine._process(mine | {"NodeID": "node-2"}) == (0, "")
+    assert engine._process(mine) == (0, "")  # it only starts
     known = (os.getpid(), created_at(os.getpid()))
     assert [engine._process(mine), engine._process(mine)] == [known, known]
     assert asked == ["abc", "abc"]  # once it runs, it need not be asked for again

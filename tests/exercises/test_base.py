@@ -11,9 +11,8 @@ import pytest
 from devops_lab import exercises
 from devops_lab.errors import AgentDown, BadInput
 from devops_lab.exercises.base import (
-    Check,
+    CheckFunction,
     Exercise,
-    InLab,
     NotChecked,
     NotYet,
     Said,
@@ -21,10 +20,12 @@ from devops_lab.exercises.base import (
     close,
     not_yet,
     right,
-)  # fmt: skip
+)
+from devops_lab.exercises.inlab import InLab
 from devops_lab.lab import Lab
 from devops_lab.model import Progress
-from devops_lab.store import Store
+from devops_lab.platform.records import decoded
+from devops_lab.platform.store import Store
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def lab(tmp_path: Path) -> Lab:
     return cast(Lab, SimpleNamespace(store=Store(tmp_path / "lab.db")))
 
 
-def made(lab: Lab, check: Check, strict: bool = False) -> InLab:
+def made(lab: Lab, check: CheckFunction, strict: bool = False) -> InLab:
     hints = ("general", "closer", "concrete")
     return InLab(lab, Exercise("plan-9", "predict", "A title", "A task.", hints, check, 2), strict)
 
@@ -49,6 +50,11 @@ def test_progress_counts_attempts_and_hints(lab: Lab, capsys: pytest.CaptureFixt
     said = capsys.readouterr().out
     assert said.index("general") < said.index("closer") < said.index("concrete")
     assert "not yet. two of three" in said
+
+
+def test_a_record_of_an_earlier_version_still_loads() -> None:
+    old = decoded('{"exercise": "plan-1", "state": "right", "seen": "s", "t": 1.0}', Progress, "a row")
+    assert (old.state, old.attempts, old.first, old.tries, old.shown) == ("right", 1, "", 0, False)
 
 
 def broken(lab: Lab, said: Said) -> Verdict:
@@ -72,7 +78,7 @@ def nothing_there(lab: Lab, said: Said) -> Verdict:
         (lambda lab, said: right("There."), "right", "There."),
     ],
 )
-def test_three_answers_are_told_apart(lab: Lab, check: Check, state: str, seen: str) -> None:
+def test_three_answers_are_told_apart(lab: Lab, check: CheckFunction, state: str, seen: str) -> None:
     found = made(lab, check).verdict()
     assert found.state == state
     assert seen in found.seen
@@ -90,16 +96,19 @@ def test_a_prediction_is_kept_with_its_time_and_an_open_one_is_not(lab: Lab) -> 
     one.predict(...)
     assert one.said() == Said()
     assert one.verdict().state == "not yet"
-    one.predict(3)
-    assert one.verdict().state == "not yet"
-    one.predict(6)
-    assert one.verdict().state == "right"
-    assert one.progress.prediction == "6"
-    assert one.said().t > 0
     one.predict("soon")
     assert "not a number" in one.verdict().seen
-    with pytest.raises(BadInput):
-        one.predict(object())
+    for bad in (object(), float("nan"), 10**40):
+        with pytest.raises(BadInput):
+            one.predict(bad)
+    for other in ("6 ms", "6 minutes"):
+        one.predict(other)
+        assert "another unit: say it in s" in one.verdict().seen
+    one.predict(3)
+    one.predict("6 s")
+    assert one.verdict().state == "right"
+    assert one.progress.prediction == "6 s"
+    assert one.said().t > 0
 
 
 def test_an_exercise_shows_title_task_points_and_state(lab: Lab) -> None:

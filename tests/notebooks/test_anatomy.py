@@ -13,11 +13,14 @@ import pytest
 
 from devops_lab.exercises import catalogue
 from devops_lab.model import PHASES
-from devops_lab.selection import OWN_PARAMETERS
+from devops_lab.workbook.options import OWN_PARAMETERS
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("[0-9][0-9]-*.ipynb"))
 NAMES = ["welcome", *PHASES, "repeat", "continuous"]
 LONGEST = 10
+WORDS_A_MINUTE = 200
+# at the class pace, by test_reader.py, on a machine with nothing else to do; half a minute in the others
+WAITED_MINUTES = {"04-test": 1.5, "06-deploy": 2, "07-operate": 5, "08-monitor": 3, "09-repeat": 1}
 MACHINE = re.compile(
     r"(?<![\w.:/])/(?:home|root|Users|tmp|work|private|var/folders)/\w|[A-Z]:\\\\Users|0x[0-9a-f]{9,}"
 )
@@ -119,6 +122,37 @@ def test_its_parts_are_there_in_their_order(path: Path) -> None:
     if path != NOTEBOOKS[-1]:
         following = NOTEBOOKS[NOTEBOOKS.index(path) + 1].name
         assert following in text[places[-1] :], f"does not lead on to {following}"
+
+
+def minutes(path: Path) -> float:
+    """What a reader needs, but for waiting: to read, to look over code and outputs, to guess, to solve."""
+    read_words, seen_words, thinking = sum(map(words, prose(path))), 0.0, 0.0
+    for cell in code(path):
+        if found := re.fullmatch(r'exercise\(lab, "([\w-]+)"\)', cell.source):
+            exercise = catalogue()[found[1]]
+            read_words += words(exercise.task)
+            thinking += 1 + exercise.points
+            continue
+        outputs = [o.get("text") or o.get("data", {}).get("text/plain", "") for o in cell.outputs]
+        seen_words += words(cell.source) + sum(map(words, outputs))
+        thinking += cell.source.startswith("predict(") / 3
+    return (read_words + seen_words / 2) / WORDS_A_MINUTE + thinking
+
+
+def words(text: str) -> int:
+    return len(re.findall(r"\S*[A-Za-z]\S*", text))
+
+
+def told_minutes(path: Path) -> int:
+    found = re.search(r"\*\*Time:\*\* (\d+) minutes", "\n".join(prose(path)))
+    assert found, "tells no time"
+    return int(found[1])
+
+
+@each
+def test_the_time_that_it_tells_is_what_a_reader_needs(path: Path) -> None:
+    told, needed = told_minutes(path), minutes(path) + WAITED_MINUTES.get(path.stem, 0.5)
+    assert abs(told - needed) <= told / 4, f"tells {told} minutes, needs {needed:.0f}"
 
 
 @each

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from devops_lab.jupyter import import_path
 from devops_lab.lab import clean
-from devops_lab.processes import clean_environment
+from devops_lab.platform import variables
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("[0-9][0-9]-*.ipynb"))
 ALONE = [
@@ -23,8 +22,8 @@ ALONE = [
 @pytest.mark.skipif(not NOTEBOOKS, reason="there are no notebooks yet")
 def test_the_committed_notebooks_pass_nbval(tmp_path: Path) -> None:
     """Those that need no long load, in one lab; papermill runs all of them."""
-    env = clean_environment() | {"DEVOPS_LAB_DIR": str(tmp_path / "lab"), "DEVOPS_LAB_VIEW": "static"}
-    env |= import_path() | {"IPYTHONDIR": str(tmp_path / "ipython"), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    env = variables.command() | {"DEVOPS_LAB_DIR": str(tmp_path / "lab"), "DEVOPS_LAB_VIEW": "static"}
+    env |= {"IPYTHONDIR": str(tmp_path / "ipython"), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     command = [
         sys.executable,
         "-m",

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import nbformat
 import pytest
 
 from devops_lab.exercises import catalogue
+from devops_lab.exercises.inlab import source
+from devops_lab.model import Progress
+from devops_lab.platform import settings
+from devops_lab.platform.store import Store
+from devops_lab.workbook import run as workbook
+from tests.notebooks.conftest import NOTEBOOKS
 
 if TYPE_CHECKING:
     from tests.notebooks.conftest import WholeRun
 
-pytestmark = [pytest.mark.alone, pytest.mark.notebook, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.notebook, pytest.mark.timeout(1200)]
 
 
 def test_every_notebook_runs(whole_run: WholeRun) -> None:
@@ -51,6 +59,36 @@ def test_no_exercise_is_passed_by_running_its_notebook(whole_run: WholeRun) -> N
     states = {p.exercise: p.state for p in whole_run.progress}
     assert set(catalogue()) <= set(states)
     assert [name for name, state in states.items() if state == "right"] == []
+
+
+def test_every_notebook_ends_well_with_the_solutions_in_it(
+    whole_run: WholeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second time in one lab, and each exercise solved where the reader would solve it."""
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    for path in NOTEBOOKS:
+        nbformat.write(with_solutions(path), folder / path.name)
+    monkeypatch.setattr(settings, "project_root", lambda: tmp_path)
+    summary = workbook.run_workbook(lab=whole_run.lab, out=tmp_path / "out")
+    assert summary.ok, summary.text()
+    store = Store(whole_run.lab / "lab.db")
+    states = {each.exercise: (each.state, each.seen) for each in store.all(Progress)}
+    store.close()
+    assert {name: states[name] for name in catalogue() if states[name][0] != "right"} == {}
+
+
+def with_solutions(path: Path) -> nbformat.NotebookNode:
+    """A notebook with the reference solution in each of the reader's cells."""
+    notebook, name = nbformat.read(path, as_version=4), ""
+    for cell in notebook.cells:
+        if found := re.fullmatch(r'exercise\(lab, "([\w-]+)"\)', cell.source):
+            name = found[1]
+        elif name and cell.source.startswith("# Your turn"):
+            cell.source = source(catalogue()[name])
+            name = ""
+    assert not name, f"{path.name} has no cell for {name}"
+    return notebook  # type: ignore[no-any-return]
 
 
 def test_no_check_failed_by_itself(whole_run: WholeRun) -> None:

@@ -17,12 +17,13 @@ from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
-from devops_lab import settings
-from devops_lab.control import teardown
+from devops_lab.delivery.image import name_version
 from devops_lab.model import Release
-from devops_lab.phases import World
-from devops_lab.settings import Settings
-from devops_lab.store import Store
+from devops_lab.platform import settings
+from devops_lab.platform.context import LabContext
+from devops_lab.platform.control import teardown
+from devops_lab.platform.settings import Settings
+from devops_lab.platform.store import Store
 from tests.production import pushed, running
 
 SHOP = Path(__file__).resolve().parents[2] / "devops_lab" / "shop"
@@ -83,7 +84,7 @@ def wheel(version: str) -> Path:
     return next(out.glob("*.whl"))
 
 
-def release(world: World, version: str) -> Release:
+def release(world: LabContext, version: str) -> Release:
     """Put one version into the lab's registry."""
     built = wheel(version)
     home = world.registry / version
@@ -97,19 +98,21 @@ def release(world: World, version: str) -> Release:
     made = Release(version, "0" * 40, f"v{version}", digest, path, size, "", "", time.time(), image)
     (home / "release.json").write_text(json.dumps(asdict(made)))
     world.store.put(made)
+    if image:
+        name_version(world, made)
     return made
 
 
 @contextmanager
 def production(
     root: Path, *versions: str, replicas: int = 2, engine: str = "process", docker_host: str = ""
-) -> Iterator[World]:
+) -> Iterator[LabContext]:
     """A lab whose registry holds `versions`; everything that it starts is stopped in the end."""
     for name in ("registry", "production", "work", "run"):
         (root / name).mkdir(parents=True)
     chosen = Settings(replicas=replicas, engine=engine, docker_host=docker_host)
     settings.write(root, chosen)
-    world = World(root, chosen, Store(root / "lab.db"))
+    world = LabContext(root, chosen, Store(root / "lab.db"))
     share_environments(root)
     try:
         for version in versions:

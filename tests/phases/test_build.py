@@ -11,11 +11,11 @@ from zipfile import ZipFile
 
 import pytest
 
+from devops_lab.delivery.materials import unpack
 from devops_lab.errors import BadInput, BuildFailed
-from devops_lab.model import Step
-from devops_lab.phases import World
+from devops_lab.model import Artifact, Step
 from devops_lab.phases.build import Build
-from devops_lab.phases.materials import unpack
+from devops_lab.platform.context import LabContext
 from devops_lab.shop import apply_change
 from tests.shoplab import commit, found
 
@@ -23,17 +23,17 @@ needs_cc = pytest.mark.skipif(not any(map(shutil.which, ("cc", "gcc", "clang")))
 
 
 @pytest.fixture
-def world(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
+def world(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> LabContext:
     return found(tmp_path / "ein Läb", tmp_path_factory)
 
 
-def builds(world: World) -> list[str]:
+def builds(world: LabContext) -> list[str]:
     home = world.work / "builds"
     return sorted(os.listdir(home)) if home.exists() else []
 
 
 @needs_cc
-def test_a_commit_becomes_a_wheel(world: World) -> None:
+def test_a_commit_becomes_a_wheel(world: LabContext) -> None:
     told: list[Step] = []
     artifact = Build(world).run(on_step=told.append)
     assert [step.name for step in told] == ["export", "transpile", "compile", "wheel"]
@@ -51,14 +51,14 @@ def test_a_commit_becomes_a_wheel(world: World) -> None:
     assert "interface " not in javascript
     assert wheel.name.startswith(f"bento-{artifact.version}-py3-none-")
     assert not wheel.name.endswith("-any.whl")
-    assert Build(world).last() == artifact
+    assert world.store.last(Artifact) == artifact
     assert world.store.trail(f"artifact:{artifact.digest}")[0][2] == f"commit:{artifact.commit}"
     assert [e.kind for e in world.store.events(kind="build.*")] == ["build.started", "build.done"]
 
 
 @needs_cc
 def test_the_same_commit_gives_the_same_digest_wherever_it_is_built(
-    world: World, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+    world: LabContext, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     first, second = Build(world).twice()
     assert first.digest == second.digest
@@ -69,7 +69,7 @@ def test_the_same_commit_gives_the_same_digest_wherever_it_is_built(
     assert Build(world).run().digest != first.digest
 
 
-def test_the_version_is_what_the_commits_ask_for(world: World) -> None:
+def test_the_version_is_what_the_commits_ask_for(world: LabContext) -> None:
     assert Build(world).run("v1.0.0").version == "1.0.0"
     commit(world, "feat: more")
     artifact = Build(world).run()
@@ -85,7 +85,9 @@ def test_the_version_is_what_the_commits_ask_for(world: World) -> None:
         ("syntax-error-ts", r"frontend/app\.ts:(\d+)"),
     ],
 )
-def test_a_syntax_error_shows_the_compilers_words_at_its_line(world: World, change: str, place: str) -> None:
+def test_a_syntax_error_shows_the_compilers_words_at_its_line(
+    world: LabContext, change: str, place: str
+) -> None:
     apply_change(world.shop, change)
     with pytest.raises(BuildFailed) as caught:
         Build(world).run()
@@ -95,12 +97,12 @@ def test_a_syntax_error_shows_the_compilers_words_at_its_line(world: World, chan
     assert 1 < int(where[1]) <= len(changed.read_text("utf-8").splitlines())
     assert re.search(r"error", str(caught.value), re.IGNORECASE)
     assert builds(world) == []
-    assert Build(world).last() is None
+    assert world.store.last(Artifact) is None
     assert world.store.events(kind="build.failed")[0].message == caught.value.wrong
 
 
 def test_without_a_compiler_the_wheel_has_the_python_scorer_and_says_so(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: LabContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bare = tmp_path / "bin"
     bare.mkdir()
@@ -110,7 +112,7 @@ def test_without_a_compiler_the_wheel_has_the_python_scorer_and_says_so(
     monkeypatch.setenv("PATH", str(bare))
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setattr(
-        "devops_lab.phases.build.find_spec", lambda name: None if name == "ziglang" else spec(name)
+        "devops_lab.delivery.compilers.find_spec", lambda name: None if name == "ziglang" else spec(name)
     )
     artifact = Build(world).run()
     assert artifact.scorer == "python"
@@ -125,7 +127,7 @@ def spec(name: str) -> object:
     return find_spec(name)
 
 
-def test_an_interrupted_build_leaves_nothing(world: World) -> None:
+def test_an_interrupted_build_leaves_nothing(world: LabContext) -> None:
     def interrupt(step: Step) -> None:
         if step.name == "compile":
             raise KeyboardInterrupt
@@ -140,7 +142,7 @@ def test_an_interrupted_build_leaves_nothing(world: World) -> None:
     assert len(builds(world)) == 1
 
 
-def test_an_unknown_commit_names_a_near_one(world: World) -> None:
+def test_an_unknown_commit_names_a_near_one(world: LabContext) -> None:
     with pytest.raises(BadInput, match=r"v1\.0\.0"):
         Build(world).run("v1.0.1")
     with pytest.raises(BadInput):
@@ -148,13 +150,13 @@ def test_an_unknown_commit_names_a_near_one(world: World) -> None:
 
 
 @needs_cc
-def test_c_scores_faster_than_python(world: World) -> None:
+def test_c_scores_faster_than_python(world: LabContext) -> None:
     seconds = Build(world).scorers(Build(world).run())
     assert seconds["c"] * 3 < seconds["python"]
 
 
 def test_gits_own_environment_inside_a_hook_leads_nobody_astray(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: LabContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GIT_DIR", str(world.root / "nowhere"))
     assert Build(world).run().version

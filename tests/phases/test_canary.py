@@ -16,14 +16,14 @@ from pathlib import Path
 import pytest
 
 from devops_lab.errors import DeployRefused
-from devops_lab.model import Analysis, LogLine, Outcome, Pool
-from devops_lab.phases import World, canary
-from devops_lab.phases.canary import LEVEL, judge, problem, served
+from devops_lab.model import Analysis, LogLine, Pool, Request
 from devops_lab.phases.deploy import Deploy
 from devops_lab.phases.operate import Operate
-from devops_lab.phases.significance import fisher, mann_whitney
-from devops_lab.phases.strategies import canary_replicas
-from devops_lab.store import Store
+from devops_lab.platform.context import LabContext
+from devops_lab.platform.store import Store
+from devops_lab.production import canary
+from devops_lab.production.canary import LEVEL, MIN_REQUESTS, fisher, judge, mann_whitney, problem, served
+from devops_lab.production.strategies import canary_replicas
 from tests.phases.production import production
 
 Recorded = dict[str, dict[str, list[float]]]
@@ -36,8 +36,8 @@ def recorded() -> Recorded:
     return found
 
 
-def outcomes(rows: list[tuple[str, float]], status: int = 200, release: str = "1.0.0") -> list[Outcome]:
-    return [Outcome(float(n), name, status, ms / 1000, release) for n, (name, ms) in enumerate(rows)]
+def outcomes(rows: list[tuple[str, float]], status: int = 200, release: str = "1.0.0") -> list[Request]:
+    return [Request(float(n), name, status, ms / 1000, release) for n, (name, ms) in enumerate(rows)]
 
 
 def flat(of: dict[str, list[float]]) -> list[tuple[str, float]]:
@@ -111,7 +111,7 @@ def test_a_release_as_its_own_canary_is_seldom_turned_away(
         assert aborted <= 1
 
 
-@pytest.mark.parametrize("size", [20, 40])
+@pytest.mark.parametrize("size", [MIN_REQUESTS])
 def test_a_slow_search_is_turned_away(recorded: Recorded, size: int) -> None:
     slow, good = flat(recorded["slow-search"]), flat(recorded["same"])
     reasons = [rollout_of(slow, good, random.Random(seed), size) for seed in range(60)]
@@ -122,7 +122,7 @@ def test_a_slow_search_is_turned_away(recorded: Recorded, size: int) -> None:
 
 def test_a_small_difference_is_sure_and_yet_no_reason(recorded: Recorded) -> None:
     rows = flat(recorded["same"])
-    checks = judge(outcomes([(name, ms + 20) for name, ms in rows]), outcomes(rows))
+    checks = judge(outcomes([(name, ms + 10) for name, ms in rows]), outcomes(rows))
     latency = [check for check in checks if check.what != "errors"]
     assert all(check.p < check.level / 1000 and not check.bad for check in latency)
     assert problem(checks) == ""
@@ -157,14 +157,14 @@ def test_where_no_customer_measured_the_replicas_logs_tell(tmp_path: Path) -> No
     )
     found = {(o.endpoint, o.status, o.seconds) for o in served(store, 1.0)["1.1.0"]}
     assert found == {("/api/menu", 200, 0.25), ("/api/orders", 500, 0.25)}
-    store.add_requests([Outcome(6.0, "/", 200, 0.1, "1.0.0")])
+    store.add_requests([Request(6.0, "/", 200, 0.1, "1.0.0")])
     assert set(served(store, 1.0)) == {"1.0.0"}
     store.close()
 
 
 # ---- in production
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def world(tmp_path: Path) -> Iterator[LabContext]:
     with production(tmp_path / "lab", "1.0.0", "1.3.0", "1.7.0") as made:
         yield made
 
@@ -172,7 +172,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize(("bad", "pace"), [("1.3.0", "quick"), ("1.7.0", "class")])
-def test_a_bad_canary_goes_back_by_itself_and_says_why(world: World, bad: str, pace: str) -> None:
+def test_a_bad_canary_goes_back_by_itself_and_says_why(world: LabContext, bad: str, pace: str) -> None:
     """1.3.0 searches slowly; 1.7.0 says that it is well while, five seconds after its start, orders fail."""
     Deploy(replace_pace(world, pace)).run("1.0.0")
     with Operate(world).load(60, 120) as run, pytest.raises(DeployRefused, match="is worse: "):
@@ -190,5 +190,5 @@ def test_a_bad_canary_goes_back_by_itself_and_says_why(world: World, bad: str, p
     assert time.time() - last.started < 120
 
 
-def replace_pace(world: World, pace: str) -> World:
+def replace_pace(world: LabContext, pace: str) -> LabContext:
     return replace(world, settings=replace(world.settings, pace=pace))

@@ -15,13 +15,17 @@ import pytest
 
 from devops_lab.errors import BadInput
 from devops_lab.lab import Lab
-from devops_lab.model import Event, Outcome
-from devops_lab.phases.drills import Drill, DrillRun, catalogue, faults
-from devops_lab.phases.drills.note import path_of
-from devops_lab.phases.drills.signs import skew_seconds
-from devops_lab.traffic.detours import Detour
-from devops_lab.traffic.load import failed, percentile
-from devops_lab.waits import until
+from devops_lab.model import Detour, Event, EventKind, Request
+from devops_lab.phases.operate import Operate
+from devops_lab.platform.context import LabContext
+from devops_lab.platform.settings import Settings
+from devops_lab.platform.store import Store
+from devops_lab.platform.traffic.load import failed, percentile
+from devops_lab.production.drills import Drill, DrillRun, catalogue, faults
+from devops_lab.production.drills.evidence import skew_seconds
+from devops_lab.production.drills.record import path_of
+from tests.patience import until
+from tests.shoplab import copied
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 BAR_SECONDS = 60.0
@@ -31,9 +35,9 @@ Start = Callable[..., Drill]
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def lab(operated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """One lab whose production serves a version without known faults."""
-    opened = Lab.open(tmp_path_factory.mktemp("drills") / "lab")
+    opened = copied(operated, tmp_path_factory.mktemp("drills") / "lab")
     try:
         opened.catch_up("monitor")
         yield opened
@@ -76,7 +80,7 @@ class Measured:
         self.rows = lab.store.requests(since=since)
         self.failed = [row for row in self.rows if failed(row)]
 
-    def events(self, kind: str) -> list[Event]:
+    def events(self, kind: EventKind) -> list[Event]:
         return self.lab.store.events(kind=kind, since=self.since)
 
     def alert(self, rule: str) -> float:
@@ -96,7 +100,7 @@ class Measured:
 
 
 def canary_alone_fails(seen: Measured) -> bool:
-    def of_search(rows: list[Outcome]) -> set[str]:
+    def of_search(rows: list[Request]) -> set[str]:
         return {row.release for row in rows if row.endpoint == "/api/search"}
 
     return len(of_search(seen.failed)) == 1 and len(of_search(seen.rows)) == 2
@@ -138,15 +142,15 @@ SYMPTOMS: dict[str, Callable[[Measured], bool]] = {
 # ---- what is no fault
 def test_starts_drains_and_replacements_fire_no_alert(lab: Lab) -> None:
     """An alert says "slow" only where customers waited too; every other one would be false."""
-    since, version = lab.store.event("test", "test.mark", "mark").t, lab.deploy.current()
+    since, version = lab.store.event("test", "profile.done", "mark").t, lab.deploy.current()
     with lab.operate.load(rate=40, seconds=170) as load:
-        until(lambda: lab.store.requests(run=load.id, limit=1), "customers", seconds=20)
+        until(lambda: lab.store.requests(run=load.id, limit=1), "customers")
         for strategy in ("rolling", "blue/green", "canary"):
             lab.deploy.run(version, strategy, env={})
         for replicas in (4, 1, 2):
             lab.deploy.scale(replicas)
         lab.operate.kill()
-        lab.world.control.wait_settled()
+        lab.world.control.wait_settled(60)
         count = len(lab.store.requests(run=load.id))
         until(lambda: len(lab.store.requests(run=load.id)) > count + 240, "customers afterwards")
     seen = Measured(lab, since)
@@ -173,7 +177,7 @@ def test_a_fault_is_seen_mended_and_gone(lab: Lab, started: Start, name: str) ->
     else:
         assert sign.by == {"customers": "customers", "clock": "logs"}[fault.sign]
     seen = lambda: SYMPTOMS[name](Measured(lab, drill.run.injected))  # noqa: E731
-    until(seen, f"the symptom of {name}", seconds=15, every_seconds=0.5, evidence=drill.seen)
+    until(seen, f"the symptom of {name}", every_seconds=0.5, evidence=drill.seen)
     assert not drill.restored()
     assert drill.diagnose(name)
     drill.mend()
@@ -199,7 +203,7 @@ def test_the_alerts_come_soon() -> None:
 
 # ---- blind, guessing, giving up
 def test_a_blind_drill_keeps_its_secret_until_it_is_named(lab: Lab, started: Start) -> None:
-    first = lab.store.event("test", "test.mark", "mark")
+    first = lab.store.event("test", "profile.done", "mark")
     drill = started(seed="lock, as it happens")
     name = drill._note.fault
     with pytest.raises(BadInput, match="A drill runs already"):
@@ -294,9 +298,21 @@ def test_a_drill_whose_process_was_killed_is_undone_when_the_lab_is_opened_again
     child.send_signal(signal.SIGKILL)
     child.wait()
     child.stdout.close()
-    until(lambda: jobs(lab) == [], "what ran beside it to end with it", seconds=15)
+    until(lambda: jobs(lab) == [], "what ran beside it to end with it")
     Lab.open(lab.root).close()
     assert production(lab) == before
     left = lab.store.all(DrillRun)
     assert (len(left), left[-1].state, left[-1].fault) == (drills + 1, "undone", "poisoned order")
     assert not path_of(lab.world).exists()
+
+
+def test_the_way_back_waits_for_a_request_that_both_its_ends_have_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Right after the first sign there was none yet: a bare StopIteration."""
+    world = LabContext(tmp_path, Settings(), Store(tmp_path / "lab.db"))
+    answers, killed = iter([{}, {}, {"r2": 0.6, "r1": 0.0}]), list[str]()
+    monkeypatch.setattr(Operate, "lost_on_the_way", lambda *_: next(answers))
+    monkeypatch.setattr(Operate, "kill", lambda _, replica: killed.append(replica))
+    faults.mend(world, faults.find("packet delay"), DrillRun(1, "", False, 0.0, 0.0))
+    assert killed == ["r2"]

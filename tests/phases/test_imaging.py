@@ -9,38 +9,39 @@ from pathlib import Path
 
 import pytest
 
-from devops_lab.engines.docker import Docker, Gone, labels, named
-from devops_lab.engines.images import Images
-from devops_lab.engines.prepared import find
-from devops_lab.engines.registry import Registry
+from devops_lab.delivery import image as imaging
 from devops_lab.errors import BuildFailed, DiskFull, EngineUnavailable, RegistryRefused
-from devops_lab.git import git
 from devops_lab.lab import end_production
 from devops_lab.model import Artifact, Image
-from devops_lab.phases import World, imaging
 from devops_lab.phases.build import Build
-from devops_lab.phases.release import Releasing
-from devops_lab.settings import Settings, write
-from devops_lab.waits import until
+from devops_lab.phases.release import ReleasePhase
+from devops_lab.platform.context import LabContext
+from devops_lab.platform.engines.docker import Docker, Gone, labels, named
+from devops_lab.platform.engines.images import Images
+from devops_lab.platform.engines.prepared import find
+from devops_lab.platform.engines.registry import Registry
+from devops_lab.platform.git import git
+from devops_lab.platform.settings import Settings, write
+from tests.patience import until
 from tests.shoplab import commit, found, say_tested
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
 
 @contextmanager
-def of_images(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def of_images(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabContext]:
     """A lab whose production runs from images."""
     made = found(root, tmp_path_factory)
     write(made.root, Settings(engine="docker"))
     try:
-        yield World(made.root, Settings(engine="docker"), made.store)
+        yield LabContext(made.root, Settings(engine="docker"), made.store)
     finally:
         end_production(made.root)
         assert left_of(made.root) == []
 
 
 @pytest.fixture
-def world(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabContext]:
     with of_images(tmp_path / "ein Läb", tmp_path_factory) as made:
         yield made
 
@@ -55,18 +56,18 @@ def left_of(root: Path) -> list[str]:
     return [str(thing) for thing in [*things, *docker.client.volumes.list(filters=ours)]]
 
 
-def green(world: World, message: str = "feat: lunch for two") -> Artifact:
+def green(world: LabContext, message: str = "feat: lunch for two") -> Artifact:
     commit(world, message)
     artifact = Build(world).run()
     say_tested(world, artifact)
     return artifact
 
 
-def images(world: World) -> Images:
+def images(world: LabContext) -> Images:
     return imaging.images_of(world)
 
 
-def test_an_image_is_built_around_the_wheel_and_then_from_the_cache(world: World) -> None:
+def test_an_image_is_built_around_the_wheel_and_then_from_the_cache(world: LabContext) -> None:
     artifact, lines = green(world), list[str]()
     image = Build(world).image(on_line=lines.append)
     assert (image.version, image.wheel) == (artifact.version, artifact.digest)
@@ -82,7 +83,7 @@ def test_an_image_is_built_around_the_wheel_and_then_from_the_cache(world: World
 
 
 def test_a_lab_stands_on_its_own_layers_though_others_use_the_engine(
-    world: World, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+    world: LabContext, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """The engine takes the newest match: where two build at once, a second build would be another image."""
     with of_images(tmp_path / "another", tmp_path_factory) as other:
@@ -94,7 +95,7 @@ def test_a_lab_stands_on_its_own_layers_though_others_use_the_engine(
     assert "cached" not in {step.output for step in made}
 
 
-def test_a_new_version_of_the_shop_is_one_small_layer(world: World) -> None:
+def test_a_new_version_of_the_shop_is_one_small_layer(world: LabContext) -> None:
     green(world)
     first = Build(world).image()
     commit(world, "feat: more", "src/bento/more.py", "MORE = 1\n")
@@ -107,26 +108,26 @@ def test_a_new_version_of_the_shop_is_one_small_layer(world: World) -> None:
     assert next(step for step in second.steps if "/opt/packages" in step.name).output == "cached"
 
 
-def test_a_release_is_an_image_known_by_its_digest(world: World) -> None:
+def test_a_release_is_an_image_known_by_its_digest(world: LabContext) -> None:
     artifact = green(world)
-    release = Releasing(world).run(why="lunch")
+    release = ReleasePhase(world).run(why="lunch")
     assert release.image == images(world).registry.digest_of("1.1.0")
-    assert images(world).wheel_in(release.image) == artifact.digest == release.digest
-    assert Releasing(world).verify("1.1.0") == release == Releasing(world).registry()[-1]
+    assert images(world).look(images(world).pull(release.image)).wheel == artifact.digest == release.digest
+    assert ReleasePhase(world).verify("1.1.0") == release == ReleasePhase(world).registry()[-1]
     trail = {row[2] for row in world.store.trail("release:1.1.0")}
     assert f"image:{release.image}" in trail
     tags = [tag for image in Docker().client.images.list() for tag in image.tags if "bento" in tag]
     assert not [tag for tag in tags if tag.startswith(images(world).registry.address())]
 
 
-def test_the_image_that_was_built_is_the_one_that_is_released(world: World) -> None:
+def test_the_image_that_was_built_is_the_one_that_is_released(world: LabContext) -> None:
     green(world)
     image = Build(world).image()
-    release = Releasing(world).run()
+    release = ReleasePhase(world).run()
     assert images(world).look(images(world).pull(release.image)).id == image.id
 
 
-def move_tag(world: World, tag: str) -> str:
+def move_tag(world: LabContext, tag: str) -> str:
     """Push something else over a tag, past all checks; return its digest."""
     docker, where = images(world).docker.client, images(world).registry.repository()
     made = docker.containers.create(
@@ -141,29 +142,29 @@ def move_tag(world: World, tag: str) -> str:
     return str(digest)
 
 
-def test_a_tag_that_moved_is_noticed(world: World) -> None:
+def test_a_tag_that_moved_is_noticed(world: LabContext) -> None:
     green(world)
-    release = Releasing(world).run()
+    release = ReleasePhase(world).run()
     moved = move_tag(world, "1.1.0")
     with pytest.raises(RegistryRefused, match=f"leads to {moved}: it was moved") as refused:
-        Releasing(world).verify("1.1.0")
+        ReleasePhase(world).verify("1.1.0")
     assert refused.value.expected == release.image
 
 
-def test_an_image_that_the_registry_lost_is_noticed(world: World) -> None:
+def test_an_image_that_the_registry_lost_is_noticed(world: LabContext) -> None:
     green(world)
-    release = Releasing(world).run()
+    release = ReleasePhase(world).run()
     registry = images(world).registry
     registry.teardown()
     with pytest.raises(RegistryRefused, match=r"has no tag 1\.1\.0 any more"):
-        Releasing(world).verify("1.1.0")
+        ReleasePhase(world).verify("1.1.0")
     with pytest.raises(RegistryRefused, match="can't give the image"):
         images(world).pull(release.image.replace("sha256:", "sha256:0")[:71])
 
 
-def test_bytes_that_do_not_match_their_digest_are_refused(world: World) -> None:
+def test_bytes_that_do_not_match_their_digest_are_refused(world: LabContext) -> None:
     green(world)
-    release = Releasing(world).run()
+    release = ReleasePhase(world).run()
     docker, registry = images(world).docker, images(world).registry
 
     genuine = images(world).look(images(world).pull(release.image)).id
@@ -173,7 +174,7 @@ def test_bytes_that_do_not_match_their_digest_are_refused(world: World) -> None:
         with suppress(Gone), docker.calls("remove the image"):
             docker.client.images.remove(genuine, force=True)
         try:
-            Releasing(world).verify("1.1.0")
+            ReleasePhase(world).verify("1.1.0")
         except RegistryRefused as refused:
             return refused.wrong
         return ""
@@ -193,28 +194,28 @@ def test_bytes_that_do_not_match_their_digest_are_refused(world: World) -> None:
     assert container is not None
     container.restart()  # it may remember
     registry.ensure()
-    assert "verification failed" in until(refusal, "the damage to be noticed", seconds=60, every_seconds=0.2)
+    assert "verification failed" in until(refusal, "the damage to be noticed", every_seconds=0.2)
 
 
-def test_an_image_around_another_wheel_is_refused(world: World) -> None:
+def test_an_image_around_another_wheel_is_refused(world: LabContext) -> None:
     green(world)
-    release = Releasing(world).run()
+    release = ReleasePhase(world).run()
     forged = replace(release, digest="sha256:" + "0" * 64)
     with pytest.raises(RegistryRefused, match="holds another wheel"):
         imaging.verify(world, forged)
 
 
-def test_a_version_that_somebody_else_pushed_is_never_overwritten(world: World) -> None:
+def test_a_version_that_somebody_else_pushed_is_never_overwritten(world: LabContext) -> None:
     green(world)
     foreign = move_tag(world, "1.1.0")
     with pytest.raises(RegistryRefused, match=r"has a version 1\.1\.0 that nobody released"):
-        Releasing(world).run()
+        ReleasePhase(world).run()
     assert images(world).registry.digest_of("1.1.0") == foreign
-    assert Releasing(world).registry() == []
+    assert ReleasePhase(world).registry() == []
     assert "v1.1.0" not in git(world.origin, "tag").split()
 
 
-def test_another_image_is_not_pushed_over_a_tag(world: World) -> None:
+def test_another_image_is_not_pushed_over_a_tag(world: LabContext) -> None:
     green(world)
     image = Build(world).image()
     pushed = images(world).push(image)
@@ -227,7 +228,7 @@ def test_another_image_is_not_pushed_over_a_tag(world: World) -> None:
 
 
 def test_a_release_that_was_cut_short_before_its_tag_is_finished_by_the_next(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: LabContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     green(world)
 
@@ -237,17 +238,17 @@ def test_a_release_that_was_cut_short_before_its_tag_is_finished_by_the_next(
     with monkeypatch.context() as patch:
         patch.setattr(imaging, "name_version", cut)
         with pytest.raises(KeyboardInterrupt):
-            Releasing(world).run()
+            ReleasePhase(world).run()
     assert images(world).registry.digest_of("1.1.0") == ""
     green(world, "feat: more")
-    second = Releasing(world).run()
-    first = Releasing(world).find("1.1.0")
+    second = ReleasePhase(world).run()
+    first = ReleasePhase(world).find("1.1.0")
     assert images(world).registry.digest_of("1.1.0") == first.image
     assert second.version == "1.2.0"
 
 
 @pytest.mark.slow
-def test_a_full_registry_is_named_and_nothing_of_the_release_is_left(world: World) -> None:
+def test_a_full_registry_is_named_and_nothing_of_the_release_is_left(world: LabContext) -> None:
     green(world)
     docker = Docker().client
     docker.volumes.create(
@@ -258,15 +259,15 @@ def test_a_full_registry_is_named_and_nothing_of_the_release_is_left(world: Worl
     )
     before = git(world.origin, "tag").split()
     with pytest.raises(DiskFull, match="registry is full"):
-        Releasing(world).run()
-    assert Releasing(world).registry() == []
+        ReleasePhase(world).run()
+    assert ReleasePhase(world).registry() == []
     assert git(world.origin, "tag").split() == before
-    assert sorted(path.name for path in world.registry.iterdir()) == [".lock", "index.json"]
+    assert sorted(path.name for path in world.registry.iterdir()) == [".lock"]
     registry = Registry(Docker(), world.root)
     assert registry.digest_of("1.1.0") == ""
 
 
-def test_a_dockerfile_that_fails_carries_the_engines_words(world: World) -> None:
+def test_a_dockerfile_that_fails_carries_the_engines_words(world: LabContext) -> None:
     broken = (world.shop / "Dockerfile").read_text("utf-8").replace("-m zipfile", "-m zipfil")
     commit(world, "build: a typing error", "Dockerfile", broken)
     Build(world).run()
@@ -275,7 +276,7 @@ def test_a_dockerfile_that_fails_carries_the_engines_words(world: World) -> None
     assert world.store.last(Image) is None
 
 
-def test_a_commit_without_a_dockerfile_is_named(world: World) -> None:
+def test_a_commit_without_a_dockerfile_is_named(world: LabContext) -> None:
     git(world.shop, "rm", "--quiet", "Dockerfile")
     commit(world, "build: none")
     Build(world).run()

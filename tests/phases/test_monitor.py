@@ -10,19 +10,19 @@ from pathlib import Path
 import pytest
 
 from devops_lab.errors import BadInput
-from devops_lab.model import Alert, AlertRule, LogLine, Outcome
-from devops_lab.phases import World
-from devops_lab.phases.alerting import DEFAULT_RULES, check
+from devops_lab.model import Alert, AlertRule, LogLine, Request
 from devops_lab.phases.monitor import Monitor
-from devops_lab.settings import Settings
-from devops_lab.store import Store
+from devops_lab.platform.context import LabContext
+from devops_lab.platform.monitoring.rules import DEFAULT_RULES, check
+from devops_lab.platform.settings import Settings
+from devops_lab.platform.store import Store
 
 MEMORY = AlertRule("big", "memory_bytes", 100.0, for_seconds=3, resolve=80.0)
 
 
 @pytest.fixture
 def monitor(tmp_path: Path) -> Monitor:
-    return Monitor(World(tmp_path, Settings(), Store(tmp_path / "lab.db")))
+    return Monitor(LabContext(tmp_path, Settings(), Store(tmp_path / "lab.db")))
 
 
 @pytest.fixture
@@ -164,6 +164,20 @@ def test_the_slow_endpoint_is_named_with_requests_that_show_it(only: Monitor) ->
     ]
 
 
+def test_an_endpoint_that_few_ask_for_is_judged_over_longer(only: Monitor) -> None:
+    """One request a second is too few for five seconds, and enough for twenty; one slow one is bad luck."""
+    only.add_rule(AlertRule("slow", "p95_ms", 250, endpoint="*"))
+    now = time.time() - 60
+    told = []
+    for second in range(16):
+        for endpoint, asked, waits in (("/api/menu", 20, 10), ("/api/orders/{id}", 1, 900)):
+            feed(only, "requests_per_second", now + second, asked, endpoint=endpoint)
+            feed(only, "p95_ms", now + second, waits, endpoint=endpoint)
+        only.evaluate(now + second)
+        told.append([alert.subject for alert in only.alerts("firing")])
+    assert (told[8], told[15]) == ([], ["endpoint:/api/orders/{id}"])
+
+
 def test_no_traffic_is_neither_slow_nor_stale(only: Monitor) -> None:
     only.add_rule(AlertRule("slow", "p95_ms", 250))
     only.add_rule(AlertRule("errors", "error_ratio", 0.05))
@@ -296,7 +310,7 @@ def test_logs_by_level_text_and_request(monitor: Monitor) -> None:
             LogLine(now + 2, "INFO", "POST /api/orders 500", "r2", "1.2.0", "/api/orders", "b", 500, 0.2),
         ]
     )
-    monitor.store.add_requests([Outcome(now, "/api/orders", 500, 0.3, request_id="b")])
+    monitor.store.add_requests([Request(now, "/api/orders", 500, 0.3, request_id="b")])
     assert [line.request_id for line in monitor.logs(level="error")] == ["b"]
     assert [line.request_id for line in monitor.logs(text="MENU")] == ["a"]
     with pytest.raises(BadInput, match="Did you mean 'ERROR'"):

@@ -13,26 +13,26 @@ from pathlib import Path
 import pytest
 
 from devops_lab.errors import BadInput, MissingTool
-from devops_lab.model import Behaviour, Complaint, Outcome, Pool, Replica, ScalingPolicy, StepLimit
-from devops_lab.phases import World
+from devops_lab.model import Behaviour, Complaint, Pool, Profile, Replica, Request, ScalingPolicy, StepLimit
 from devops_lab.phases.deploy import Deploy
-from devops_lab.phases.operate import Operate, complaint_text, notify
-from devops_lab.phases.profiling import Profile, explain, parse
-from devops_lab.phases.rollout import exclusive
-from devops_lab.phases.scaling import Memory, desired_replicas, limited, stabilised
-from devops_lab.settings import Settings
-from devops_lab.store import Store
-from devops_lab.waits import until
+from devops_lab.phases.operate import Operate, complaint_text
+from devops_lab.platform.agent.autoscaler import Memory, autoscale_step, desired_replicas, limited, stabilised
+from devops_lab.platform.context import LabContext, exclusive
+from devops_lab.platform.monitoring.notify import notify
+from devops_lab.platform.settings import Settings
+from devops_lab.platform.store import Store
+from devops_lab.production.diagnosis import explain, parse
+from tests.patience import until
 from tests.phases.production import production
 
 NOW = 1_000_000.0
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def world(tmp_path: Path) -> Iterator[LabContext]:
     """A lab's memory without a production."""
     (tmp_path / "run").mkdir()
-    made = World(tmp_path, Settings(), Store(tmp_path / "lab.db"))
+    made = LabContext(tmp_path, Settings(), Store(tmp_path / "lab.db"))
     yield made
     made.store.close()
 
@@ -46,11 +46,11 @@ def outcome(
     release: str = "1.0.0",
     t: float = NOW,
     run: str = "r1",
-) -> Outcome:
-    return Outcome(t, endpoint, status, seconds, release, run, session)
+) -> Request:
+    return Request(t, endpoint, status, seconds, release, run, session)
 
 
-def test_who_waits_long_or_gets_an_error_complains_worst_first(world: World) -> None:
+def test_who_waits_long_or_gets_an_error_complains_worst_first(world: LabContext) -> None:
     world.store.add_requests(
         [
             outcome("patient", 0.4),
@@ -72,12 +72,12 @@ def test_who_waits_long_or_gets_an_error_complains_worst_first(world: World) -> 
     assert Operate(world).complaints("r1", patience_seconds=5, limit=1) == found[:1]
 
 
-def test_a_fast_shop_has_no_complaints(world: World) -> None:
+def test_a_fast_shop_has_no_complaints(world: LabContext) -> None:
     world.store.add_requests([outcome("a"), outcome("b", 0.5)])
     assert Operate(world).complaints() == []
 
 
-def test_complaints_are_bounded(world: World) -> None:
+def test_complaints_are_bounded(world: LabContext) -> None:
     world.store.add_requests([outcome(f"s{n}", 1.0 + n / 100) for n in range(100)])
     found = Operate(world).complaints()
     assert [c.session for c in found] == [f"s{n}" for n in range(99, 91, -1)]
@@ -87,7 +87,7 @@ def test_no_answer_is_told_as_such() -> None:
     assert "no answer at all after 3.0 s" in complaint_text(outcome("x", 3.0, 0))
 
 
-def test_the_slowest_endpoint_and_since_which_release(world: World) -> None:
+def test_the_slowest_endpoint_and_since_which_release(world: LabContext) -> None:
     world.store.add_requests(
         [outcome("a", 0.01, t=NOW + n) for n in range(10)]
         + [outcome("a", 1.0, release="1.1.0", t=NOW + 20 + n) for n in range(5)]
@@ -107,7 +107,7 @@ def test_the_slowest_endpoint_and_since_which_release(world: World) -> None:
     assert Operate(world).slowest(since=NOW + 100) == []
 
 
-def test_a_day_is_checked(world: World) -> None:
+def test_a_day_is_checked(world: LabContext) -> None:
     with pytest.raises(BadInput, match="0 < low"):
         Operate(world).day(peak=1, low=2)
 
@@ -155,23 +155,23 @@ def test_an_idle_replica_has_no_cause() -> None:
 
 
 def test_a_refused_look_says_what_to_do() -> None:
-    replica = Replica("r1", "p", "1.0.0", "127.0.0.1", 1, 1, 0.0)
+    replica = Replica("r1", "p", "1.0.0", "127.0.0.1", 1, 1)
     error = explain("Error: Permission Denied: Try running again with elevated permissions", replica)
     assert isinstance(error, MissingTool)
     assert "ptrace" in str(error)
     assert not isinstance(explain("Error: No such process", replica), MissingTool)
 
 
-def test_nobody_to_look_into(world: World) -> None:
+def test_nobody_to_look_into(world: LabContext) -> None:
     with pytest.raises(BadInput, match="Nothing runs"):
         Operate(world).profile()
-    world.store.put(Replica("r1", "p", "1.0.0", "127.0.0.1", 1, 1, 0.0, "healthy"))
+    world.store.put(Replica("r1", "p", "1.0.0", "127.0.0.1", 1, 1, "", "healthy"))
     with pytest.raises(BadInput, match="no replica 'r9'"):
         Operate(world).profile("r9")
 
 
-def test_who_can_not_look_is_told_why(world: World) -> None:
-    far = Replica("r1", "p", "1.0.0", "10.0.0.7", 1, 0, 0.0, "healthy", node="n2")
+def test_who_can_not_look_is_told_why(world: LabContext) -> None:
+    far = Replica("r1", "p", "1.0.0", "10.0.0.7", 1, 0, "", "healthy", node="n2")
     world.store.put(far)
     with pytest.raises(MissingTool, match="there are only r1 on n2"):
         Operate(world).profile()
@@ -180,7 +180,7 @@ def test_who_can_not_look_is_told_why(world: World) -> None:
     gone.wait()
     world.store.put(replace(far, pid=gone.pid))
     assert "py-spy could not look into replica r1" in Operate(world).why_no_profile()
-    able = replace(world.engine.capabilities(), profiles=False, why_not={"profiles": "It is forbidden."})
+    able = replace(world.engine.capabilities(), why_not={"profiles": "It is forbidden."})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(world.engine), "capabilities", lambda _: able)
         assert Operate(world).why_no_profile() == "It is forbidden."
@@ -302,29 +302,32 @@ def test_kubernetes_own_defaults() -> None:
         (ScalingPolicy("moon_phase", 1.0, 1, 2), "moon_phase"),  # type: ignore[arg-type]
     ],
 )
-def test_limits_that_contradict_each_other_are_refused(world: World, bad: ScalingPolicy, said: str) -> None:
+def test_limits_that_contradict_each_other_are_refused(
+    world: LabContext, bad: ScalingPolicy, said: str
+) -> None:
     Operate(world).autoscale(policy())
     with pytest.raises(BadInput, match=said):
         Operate(world).autoscale(bad)
     assert world.store.last(ScalingPolicy) == policy()
 
 
-def pretend(world: World, now: float, rate: float, replicas: int) -> None:
+def pretend(world: LabContext, now: float, rate: float, replicas: int) -> None:
     """Replicas that are healthy, and what the agent measured of them."""
     world.store.put(Pool("p", "1.0.0", replicas, 100))
     names = [f"r{n}" for n in range(replicas)]
     world.store.replace_all(
-        Replica, [Replica(name, "p", "1.0.0", "127.0.0.1", 1, 1, 0.0, "healthy") for name in names]
+        Replica, [Replica(name, "p", "1.0.0", "127.0.0.1", 1, 1, "", "healthy") for name in names]
     )
-    world.store.add_samples((now, "requests_per_second", name, "1.0.0", "", rate) for name in names)
+    for t in (now - 0.5, now):  # one sample alone decides nothing
+        world.store.add_samples((t, "requests_per_second", name, "1.0.0", "", rate) for name in names)
 
 
-def step(world: World, now: float, rate: float) -> int | None:
+def step(world: LabContext, now: float, rate: float) -> int | None:
     pretend(world, now, rate, world.store.all(Pool)[0].replicas if world.store.all(Pool) else 2)
-    return Operate(world).autoscale_step(now)
+    return autoscale_step(world, now)
 
 
-def test_out_at_once_and_in_after_the_window(world: World) -> None:
+def test_out_at_once_and_in_after_the_window(world: LabContext) -> None:
     Operate(world).autoscale(policy(scale_in=Behaviour(5.0)))
     assert step(world, NOW, 30.0) == 6
     assert world.store.all(Pool)[0].replicas == 6
@@ -338,30 +341,30 @@ def test_out_at_once_and_in_after_the_window(world: World) -> None:
     assert world.store.all(Pool)[0].replicas == 1
 
 
-def test_a_metric_that_stops_arriving_decides_nothing_and_is_told_once(world: World) -> None:
+def test_a_metric_that_stops_arriving_decides_nothing_and_is_told_once(world: LabContext) -> None:
     operate = Operate(world)
     operate.autoscale(policy(scale_in=Behaviour()))
     assert step(world, NOW, 10.0) is None
-    assert [operate.autoscale_step(NOW + n) for n in range(2, 12)] == [None] * 10  # a zero would scale in
+    assert [autoscale_step(world, NOW + n) for n in range(2, 12)] == [None] * 10  # a zero would scale in
     (told,) = world.store.events(kind="autoscaler.blind")
     assert "unknown, not zero" in told.message
     assert world.store.all(Pool)[0].replicas == 2
     assert step(world, NOW + 20, 10.0) is None  # it arrives again, and stops again
-    assert operate.autoscale_step(NOW + 30) is None
+    assert autoscale_step(world, NOW + 30) is None
     assert len(world.store.events(kind="autoscaler.blind")) == 2
 
 
-def test_who_set_more_than_the_policy_allows_is_brought_back(world: World) -> None:
+def test_who_set_more_than_the_policy_allows_is_brought_back(world: LabContext) -> None:
     Operate(world).autoscale(policy(high=3, scale_in=Behaviour(select="disabled")))
     world.store.put(Pool("p", "1.0.0", 5, 100))
-    assert Operate(world).autoscale_step(NOW) == 3
+    assert autoscale_step(world, NOW) == 3
     assert "allows 1 to 3" in world.store.events(kind="operate.scaled")[-1].why
 
 
-def test_without_a_policy_or_figures_or_during_a_rollout_nothing_changes(world: World) -> None:
+def test_without_a_policy_or_figures_or_during_a_rollout_nothing_changes(world: LabContext) -> None:
     assert step(world, NOW, 30.0) is None  # no policy
     Operate(world).autoscale(policy())
-    assert Operate(world).autoscale_step(NOW + 60) is None  # stale figures
+    assert autoscale_step(world, NOW + 60) is None  # stale figures
     with exclusive(world):
         assert step(world, NOW + 61, 30.0) is None  # a rollout
     world.store.put(Pool("second", "1.1.0", 1, 5))
@@ -389,7 +392,7 @@ def test_production_follows_the_customers_and_drops_nobody(
         curve = [(0.0, 5.0), (peak, 5.0), (peak + 0.1, 90.0), (25.0, 90.0), (25.1, 10.0), (60.0, 10.0)]
         with operate.load(curve=curve) as run:
             began = world.store.events(kind="load.started", subject=f"load:{run.id}")[0].t
-            until(lambda: healthy() == 4, "four replicas", seconds=30)
+            until(lambda: healthy() == 4, "four replicas")
             took = time.time() - began - peak
             until(
                 lambda: world.store.all(Pool)[0].replicas == len(world.store.all(Replica)) == 1,
@@ -410,7 +413,7 @@ def test_production_follows_the_customers_and_drops_nobody(
 
 
 # ---- notifications
-def test_an_event_arrives_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_event_arrives_once(world: LabContext, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DEVOPS_LAB_NOTIFY", raising=False)
     event = world.store.event(
         "deploy", "deploy.done", "deployment:1", "1.0.0 > 1.1.0", who="ada", why="lunch"
@@ -427,7 +430,7 @@ def test_an_event_arrives_once(world: World, monkeypatch: pytest.MonkeyPatch) ->
     "address", ["json://user:secret@127.0.0.1:1/hook?token=secret", "nonsense-secret://x"]
 )
 def test_an_address_that_refuses_hurts_nobody(
-    world: World, monkeypatch: pytest.MonkeyPatch, address: str
+    world: LabContext, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
     monkeypatch.setenv("DEVOPS_LAB_NOTIFY", address)
     notify(world, world.store.event("operate", "replica.died", "replica:r1", "gone"), wait_seconds=30)
@@ -439,7 +442,7 @@ def test_an_address_that_refuses_hurts_nobody(
 
 
 def test_an_address_that_never_answers_is_not_waited_for(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: LabContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("DEVOPS_LAB_NOTIFY", f"json://127.0.0.1:{silent.getsockname()[1]}")
@@ -449,7 +452,7 @@ def test_an_address_that_never_answers_is_not_waited_for(
         assert "no answer" in world.store.events(kind="notify.failed")[0].message
 
 
-def test_an_address_that_listens_hears_of_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_that_listens_hears_of_it(world: LabContext, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as hook:
         monkeypatch.setenv("DEVOPS_LAB_NOTIFY", f"json://127.0.0.1:{hook.getsockname()[1]}")
         notify(world, world.store.event("operate", "replica.died", "replica:r1", "gone"), wait_seconds=0.1)

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from devops_lab.errors import BadInput
-from devops_lab.git import git
 from devops_lab.model import Item
-from devops_lab.phases import World
-from devops_lab.phases.backlog import read_backlog, with_item
 from devops_lab.phases.plan import Plan
-from devops_lab.phases.sprints import monte_carlo
-from devops_lab.settings import Settings
+from devops_lab.planning.backlog import read_backlog, with_item
+from devops_lab.planning.sprint import monte_carlo
+from devops_lab.platform.context import LabContext
+from devops_lab.platform.git import git
+from devops_lab.platform.settings import Settings
+from devops_lab.platform.store import Store
 from devops_lab.shop import found_repository
-from devops_lab.store import Store
 
 PLATFORM = """\
 services:
@@ -77,7 +77,7 @@ def plan(tmp_path: Path) -> Plan:
     git(shop, "add", ".")
     git(shop, "commit", "--quiet", "-m", "chore: start")
     git(shop, "push", "--quiet", "-u", "origin", "main")
-    return Plan(World(tmp_path, Settings(learner="Kim"), Store(tmp_path / "lab.db")))
+    return Plan(LabContext(tmp_path, Settings(learner="Kim"), Store(tmp_path / "lab.db")))
 
 
 def test_backlog_and_history(plan: Plan) -> None:
@@ -174,10 +174,10 @@ def test_finish_and_add(plan: Plan) -> None:
     assert plan.backlog()[-1].evidence == ["alert:memory"]
     assert ("item:E", "because of", "alert:memory") in [row[:3] for row in plan.store.trail("item:E")]
     with pytest.raises(BadInput, match="already"):
-        plan.add(Item("E", "again", "bug", 1, 8))
-    assert plan.store.events(phase="repeat") == []  # nothing that production asked for is done yet
+        plan.add(Item("C", "again", "bug", 1, 8))
+    assert plan.store.events(kind="repeat.closed") == []  # nothing that production asked for is done yet
     plan.finish("E")
-    (closed,) = plan.store.events(phase="repeat")
+    (closed,) = plan.store.events(kind="repeat.closed")
     assert (closed.subject, "alert:memory" in closed.message) == ("item:E", True)
     text = git(plan.world.origin, "show", "main:backlog.yaml")
     assert "  # the next one is dull, and B needs it\n  - id: C\n" in text
@@ -276,7 +276,7 @@ def test_writing_an_item_unchanged_changes_nothing_but_its_own_lines() -> None:
 
 def test_the_shops_own_plan_can_be_walked(tmp_path: Path) -> None:
     found_repository(tmp_path / "origin.git", tmp_path / "shop", date(2026, 3, 2))
-    plan = Plan(World(tmp_path, Settings(), Store(tmp_path / "lab.db")))
+    plan = Plan(LabContext(tmp_path, Settings(), Store(tmp_path / "lab.db")))
     assert {"database", "metrics", "logs", "health", "configuration"} <= set(plan.platform().services)
     blocked = {f.item for f in plan.review() if f.severity == "blocks"}
     assert blocked

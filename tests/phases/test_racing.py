@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from devops_lab.errors import BadInput
+from devops_lab.lab.parts import Operations
 from devops_lab.model import Behaviour, Pool, ScalingPolicy
 from devops_lab.phases.deploy import Deploy
-from devops_lab.phases.operate import DAYS, Operate
-from devops_lab.traffic.load import LoadSpec
+from devops_lab.platform.traffic.load import DAYS, LoadSpec
 from tests.phases.production import production
 
 
@@ -27,7 +27,7 @@ def test_a_day_begins_and_ends_quietly(shape: str) -> None:
 def test_each_policy_gets_the_same_day(tmp_path: Path) -> None:
     quick = ScalingPolicy("requests_per_second", 20, 1, 3, scale_in=Behaviour(2.0))
     with production(tmp_path / "lab", "1.0.0", replicas=2) as world:
-        operate = Operate(world)
+        operate = Operations(world)
         with pytest.raises(BadInput, match="nobody to race"):
             operate.race({})
         Deploy(world).run("1.0.0")

@@ -11,12 +11,12 @@ import pytest
 import devops_lab
 from devops_lab.errors import BadInput
 from devops_lab.model import Slo
-from devops_lab.phases import World
-from devops_lab.phases.histograms import BOUNDS_SECONDS
 from devops_lab.phases.monitor import Monitor
-from devops_lab.phases.slo import HOUR_SECONDS, PAIRS, WINDOW_SECONDS
-from devops_lab.settings import Settings
-from devops_lab.store import Store
+from devops_lab.platform.context import LabContext
+from devops_lab.platform.histograms import BOUNDS_SECONDS
+from devops_lab.platform.monitoring.objectives import HOUR_SECONDS, PAIRS, WINDOW_SECONDS
+from devops_lab.platform.settings import Settings
+from devops_lab.platform.store import Store
 
 AVAILABLE = Slo("availability", 0.99)
 QUICK = Slo("quick", 0.95, within_seconds=0.25, endpoint="/api/search")
@@ -25,7 +25,7 @@ START = float(int(time.time())) - 10_000
 
 @pytest.fixture
 def monitor(tmp_path: Path) -> Monitor:
-    made = Monitor(World(tmp_path, Settings(), Store(tmp_path / "lab.db")))
+    made = Monitor(LabContext(tmp_path, Settings(), Store(tmp_path / "lab.db")))
     for rule in made.rules():
         made.remove_rule(rule.name)
     return made
@@ -113,7 +113,7 @@ def test_every_second_counts_once_however_it_was_read(monitor: Monitor) -> None:
     for second in range(7000, 9000):
         monitor.slo.burn_rate(AVAILABLE, 30, START + second)
     assert monitor.slo.burn_rate(AVAILABLE, 1000, START + 8999) == pytest.approx(1)
-    assert len(monitor.slo.courses[AVAILABLE].t) < 3200
+    assert len(monitor.slo.sums_of[AVAILABLE].t) < 3200
 
 
 def test_a_clock_that_is_set_back_makes_nobody_blind(monitor: Monitor) -> None:

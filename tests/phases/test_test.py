@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from devops_lab.errors import BadInput, TimedOut
-from devops_lab.git import git
 from devops_lab.model import Bug, Case, TestReport
-from devops_lab.phases import World
 from devops_lab.phases.build import Build
 from devops_lab.phases.test import Gate, Test
-from devops_lab.processes import processes_of
+from devops_lab.platform.context import LabContext
+from devops_lab.platform.git import git
+from devops_lab.platform.processes import processes_of
 from tests.shoplab import commit, found, say_tested
 
 FROM_THE_WHEEL = """
@@ -28,11 +28,11 @@ def test_the_wheel_is_what_is_tested():
 
 
 @pytest.fixture
-def world(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
+def world(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> LabContext:
     return found(tmp_path / "ein Läb", tmp_path_factory)
 
 
-def test_the_suite_runs_against_the_wheel(world: World) -> None:
+def test_the_suite_runs_against_the_wheel(world: LabContext) -> None:
     commit(world, "test: where it runs", "tests/unit/test_where.py", FROM_THE_WHEEL)
     artifact = Build(world).run()
     told: list[Case] = []
@@ -44,18 +44,20 @@ def test_the_suite_runs_against_the_wheel(world: World) -> None:
     assert "unit/test_where::test_the_wheel_is_what_is_tested" in {case.name for case in report.cases}
     assert sum(case.seconds for case in report.cases) <= report.seconds
     assert 80 < report.coverage_percent <= 100
-    assert Test(world).last() == report
+    assert {"app.py", "orders.py", "search.py"} <= set(report.coverage)
+    assert min(report.coverage.values()) < report.coverage_percent < max(report.coverage.values())
+    assert world.store.last(TestReport) == report
     assert world.store.trail(f"report:{report.key}")[0][2] == f"artifact:{artifact.digest}"
     assert world.store.events(kind="test.done")[0].data["passed"] is True
 
 
-def only_test(world: World, text: str) -> None:
+def only_test(world: LabContext, text: str) -> None:
     """Leave the shop with one quick test module."""
     git(world.shop, "rm", "-r", "--quiet", "tests")
     commit(world, "test: only this one", "tests/unit/test_only.py", text)
 
 
-def test_a_red_test_closes_the_gate(world: World) -> None:
+def test_a_red_test_closes_the_gate(world: LabContext) -> None:
     only_test(world, "def test_sum():\n    assert 1 + 1 == 3\n\ndef test_fine():\n    import bento.menu\n")
     Build(world).run()
     report = Test(world).run()
@@ -69,7 +71,7 @@ def test_a_red_test_closes_the_gate(world: World) -> None:
     assert "coverage" in report.gate[1]
 
 
-def test_a_suite_that_does_not_even_load_closes_the_gate(world: World) -> None:
+def test_a_suite_that_does_not_even_load_closes_the_gate(world: LabContext) -> None:
     only_test(world, "import no_such_module\n")
     Build(world).run()
     report = Test(world).run()
@@ -77,16 +79,16 @@ def test_a_suite_that_does_not_even_load_closes_the_gate(world: World) -> None:
     assert not report.passed
 
 
-def test_a_suite_that_hangs_is_ended(world: World) -> None:
+def test_a_suite_that_hangs_is_ended(world: LabContext) -> None:
     only_test(world, "import time\n\ndef test_hang():\n    time.sleep(60)\n")
     artifact = Build(world).run()
     with pytest.raises(TimedOut, match="longer than 6 s"):
         Test(world, Gate(seconds=3)).run(artifact)
-    assert Test(world).last() is None
+    assert world.store.last(TestReport) is None
     assert not processes_of(world.root)
 
 
-def test_the_bars_of_the_gate(world: World) -> None:
+def test_the_bars_of_the_gate(world: LabContext) -> None:
     good = Case("unit/a::b", "unit", "passed", 0.1)
     report = TestReport("c", "d", [good], 95.0, 1.0, 0.0)
     gate = Test(world).gate
@@ -98,13 +100,13 @@ def test_the_bars_of_the_gate(world: World) -> None:
     assert "61.0 s" in gate(replace(report, seconds=61.0))[0]
 
 
-def test_without_a_built_wheel_there_is_nothing_to_test(world: World) -> None:
+def test_without_a_built_wheel_there_is_nothing_to_test(world: LabContext) -> None:
     with pytest.raises(BadInput):
         Test(world).run()
 
 
 def test_planted_bugs_are_caught_or_escape_and_are_remembered(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: LabContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     head = git(world.shop, "rev-parse", "HEAD")
     told: list[Bug] = []
@@ -124,14 +126,14 @@ def test_planted_bugs_are_caught_or_escape_and_are_remembered(
     assert Test(world).planted(["wrong-total"]) == bugs[:1]
 
 
-def test_a_new_test_catches_what_escaped(world: World) -> None:
+def test_a_new_test_catches_what_escaped(world: LabContext) -> None:
     before, after = Test(world).what_a_new_test_changes("wrong-total", "fix-wrong-total")
     assert not before.caught
     assert after.caught
     assert after.by
 
 
-def test_a_green_report_counts_for_its_own_bytes_and_commit_only(world: World) -> None:
+def test_a_green_report_counts_for_its_own_bytes_and_commit_only(world: LabContext) -> None:
     artifact = Build(world).run()
     assert Test(world).passing(artifact) is None
     report = say_tested(world, artifact)

@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
-from devops_lab.engines.docker import Docker
-from devops_lab.engines.prepared import find
-from devops_lab.processes import clean_environment, free_port
-from devops_lab.waits import until
+from devops_lab.platform import variables
+from devops_lab.platform.engines.docker import Docker
+from devops_lab.platform.engines.prepared import find
+from devops_lab.platform.processes import free_port
+from tests.patience import until
 
 SHOP = Path(__file__).resolve().parents[2] / "devops_lab" / "shop"
 pytestmark = pytest.mark.docker
@@ -65,7 +66,7 @@ def sql(url: str, query: str) -> list[tuple[Any, ...]]:
 
 
 def bento(source: Path, database: str, *command: str) -> tuple[list[str], dict[str, str]]:
-    environment = clean_environment(PYTHONPATH=str(source), DATABASE_URL=database, BENTO_RELEASE="1.0.0")
+    environment = variables.command(PYTHONPATH=str(source), DATABASE_URL=database, BENTO_RELEASE="1.0.0")
     return [sys.executable, "-m", "bento", *command], environment
 
 
@@ -88,11 +89,11 @@ def served(database: str) -> Iterator[str]:
         return False
 
     try:
-        until(answers, "the shop to answer", seconds=30)
+        until(answers, "the shop to answer")
         yield url
     finally:
         process.terminate()
-        assert process.wait(15) in (0, -15)
+        assert process.wait(60) in (0, -15)
 
 
 def ask(url: str, body: object = None, **headers: str) -> tuple[int, dict[str, Any]]:

@@ -10,17 +10,10 @@ import pytest
 import yaml
 
 from devops_lab.errors import BadInput, LabError
-from devops_lab.git import git
-from devops_lab.phases.backlog import read_backlog, read_platform
-from devops_lab.phases.sprints import review_item
-from devops_lab.shop import (
-    TEMPLATE,
-    apply_change,
-    change_diff,
-    changes,
-    found_repository,
-    template_files,
-)
+from devops_lab.planning.backlog import read_backlog, read_platform
+from devops_lab.planning.sprint import review_item
+from devops_lab.platform.git import git
+from devops_lab.shop import TEMPLATE, apply_change, change_diff, changes, found_repository, template_files
 
 TODAY = date(2026, 3, 14)
 

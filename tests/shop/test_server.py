@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from devops_lab.processes import clean_environment, free_port
-from devops_lab.waits import until
+from devops_lab.platform import variables
+from devops_lab.platform.processes import free_port
+from tests.patience import until
 
 SOURCE = Path(__file__).resolve().parents[2] / "devops_lab" / "shop" / "template" / "src"
 
@@ -21,7 +22,7 @@ SOURCE = Path(__file__).resolve().parents[2] / "devops_lab" / "shop" / "template
 def port(tmp_path: Path) -> Iterator[int]:
     """A shop that serves."""
     number = free_port()
-    environment = clean_environment(
+    environment = variables.command(
         PYTHONPATH=str(SOURCE), PYTHONPYCACHEPREFIX=str(tmp_path / "cache"), BENTO_RELEASE="1.0.0"
     )
     bento = [sys.executable, "-m", "bento"]
@@ -37,11 +38,11 @@ def port(tmp_path: Path) -> Iterator[int]:
         return False
 
     try:
-        until(listens, "the shop to listen", seconds=20)
+        until(listens, "the shop to listen")
         yield number
     finally:
         server.terminate()
-        assert server.wait(15) in (0, -15)
+        assert server.wait(60) in (0, -15)
 
 
 @pytest.mark.parametrize("path", ["/", "/api/menu", "/api/info", "/api/orders/unknown"])

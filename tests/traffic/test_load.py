@@ -21,9 +21,9 @@ from aiohttp import web
 
 from devops_lab.errors import BadInput
 from devops_lab.model import LoadSummary
-from devops_lab.store import Store
-from devops_lab.traffic.load import LoadRun, LoadSpec, arrivals, check_target, percentile
-from devops_lab.waits import until
+from devops_lab.platform.store import Store
+from devops_lab.platform.traffic.load import LoadRun, LoadSpec, arrivals, check_target, percentile
+from tests.patience import until
 
 
 class TinyShop:
@@ -39,7 +39,7 @@ class TinyShop:
         self.loop = asyncio.new_event_loop()
         self.ready = threading.Event()
         threading.Thread(target=self.serve, daemon=True).start()
-        assert self.ready.wait(10)
+        assert self.ready.wait(60)
 
     def serve(self) -> None:
         async def start() -> None:
@@ -126,18 +126,18 @@ def play(spec: LoadSpec, folder: Path) -> LoadSummary:
         "http://localhost.example.org/",
         "https://127.0.0.1/",
         "http://203.0.113.7/",
+        "http://10.77.0.3:8000/",
         "file:///etc/passwd",
         "",
     ],
 )
 def test_load_goes_to_nobody_else(url: str) -> None:
     with pytest.raises(BadInput, match="may not be sent"):
-        check_target(url, ["203.0.113.7" if "203" not in url else "8.8.8.8"])
+        check_target(url)
 
 
-def test_load_goes_to_this_machine_and_to_the_labs_own() -> None:
-    check_target("http://127.0.0.1:8000", [])
-    check_target("http://10.77.0.3:8000/", ["10.77.0.3"])
+def test_load_goes_to_this_machine() -> None:
+    check_target("http://127.0.0.1:8000")
 
 
 @pytest.mark.parametrize(
@@ -265,9 +265,8 @@ def test_a_reached_limit_is_counted_not_waited_out(shop: TinyShop, tmp_path: Pat
     shop.frozen_until = time.monotonic() + 60
     spec = make_spec(shop, tmp_path, mix={"search": 1.0}, max_in_flight=10, timeout_seconds=1.0)
     summary = play(spec, tmp_path)
-    rows = Store(tmp_path / "lab.db").requests(run="r1")
-    assert summary.failed == summary.requests > 50
-    assert sum("in flight" in row.error for row in rows) > 30
+    assert summary.failed == summary.requests <= 20
+    assert summary.not_sent > 30
 
 
 @pytest.mark.parametrize("keep_alive", [True, False])
@@ -294,7 +293,7 @@ def test_customers_go_when_their_parent_ends(shop: TinyShop, tmp_path: Path, end
     code = f"""
         import time
         from pathlib import Path
-        from devops_lab.traffic.load import LoadRun, LoadSpec
+        from devops_lab.platform.traffic.load import LoadRun, LoadSpec
         spec = LoadSpec({shop.url!r}, "r1", {str(tmp_path / "lab.db")!r}, [(0.0, 20.0), (60.0, 20.0)])
         print(LoadRun(spec, Path({str(tmp_path)!r})).process.pid, flush=True)
         time.sleep(60)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 from devops_lab import views
 from devops_lab.model import (
@@ -19,8 +18,13 @@ from devops_lab.model import (
     Burn,
     Case,
     Check,
+    Commit,
+    CommitGraph,
+    Comparison,
     Complaint,
+    Crowd,
     Deployment,
+    EndpointRow,
     Event,
     Finding,
     Forecast,
@@ -29,42 +33,26 @@ from devops_lab.model import (
     Layer,
     LogLine,
     Loops,
-    Outcome,
+    PipelineRun,
+    PostMortem,
+    Prediction,
+    Profile,
     Progress,
     Race,
     Release,
     Replica,
+    Request,
+    Service,
     Slo,
     Sprint,
     Step,
     TestReport,
 )
-from devops_lab.store import Store
-from devops_lab.views.picture import Picture
+from devops_lab.platform.store import Store
+from devops_lab.views.style import Picture
 
 T0 = 1_750_000_000.0
 DIGEST = "sha256:" + "4f1c9a7e" * 8
-
-
-@dataclass
-class Run:
-    steps: list[Step]
-    mode: str = "deployment"
-    lead_time_seconds: float = 1.92
-
-
-@dataclass
-class PostMortem:
-    drill: int
-    path: str
-    text: str
-    item: str
-
-
-@dataclass
-class Profile:
-    functions: dict[str, float]
-    stacks: dict[str, float] = field(default_factory=dict)
 
 
 STEPS = [
@@ -80,6 +68,7 @@ PIPELINE = [
     Step("start new replicas", 0.31, started=T0 + 0.61),
     Step("switch traffic", 0.12, started=T0 + 1.13),
 ]
+RUN = PipelineRun(1, "deployment", "ab12cd34", "ann", "done", T0, PIPELINE, lead_time_seconds=1.92)
 BROKEN = [
     *STEPS[:2],
     Step(
@@ -124,15 +113,27 @@ FORECAST = Forecast(10_000, [3, 2, 4, 3], 9, {2: 0.06, 3: 0.55, 4: 0.31, 5: 0.08
 def report() -> TestReport:
     dice = random.Random(4)
     cases = [
-        Case(f"test_{suite}_{n}", suite, "passed", dice.expovariate(30))
+        Case(
+            f"{suite}/test_{['menu', 'orders', 'search'][n % 3]}::test_{n}",
+            suite,
+            "passed",
+            dice.expovariate(30),
+        )
         for suite, count in (("unit", 31), ("integration", 12), ("contract", 7))
         for n in range(count)
     ]
     cases[3] = Case(
-        "test_total_with_voucher", "unit", "failed", 0.01, "assert 11.50 == 12.00\n  where 11.50 = total(...)"
+        "unit/test_orders::test_total_with_voucher",
+        "unit",
+        "failed",
+        0.01,
+        "assert 11.50 == 12.00\n  where 11.50 = total(...)",
     )
-    cases[40] = Case("test_postgresql", "integration", "skipped", 0.0, "no PostgreSQL here")
-    return TestReport("ab12cd34", DIGEST, cases, 87.4, 0.93, T0, ["1 test failed: test_total_with_voucher"])
+    cases[40] = Case(
+        "integration/test_menu::test_postgresql", "integration", "skipped", 0.0, "no PostgreSQL here"
+    )
+    return TestReport("ab12cd34", DIGEST, cases, 87.4, 0.93, T0, ["1 test failed: test_total_with_voucher"],
+                      {"menu.py": 100.0, "orders.py": 91.2, "search.py": 63.4})  # fmt: skip
 
 
 BUGS = [
@@ -196,15 +197,27 @@ TRAIL = [
     ("tests:4f1c9a7e", "ran against", "artifact:4f1c9a7e", T0 + 28),
     ("commit:ab12cd34", "does", "item:B-15", T0 + 10),
 ]
+GRAPH = CommitGraph(
+    [
+        Commit("f1" * 20, "feat: a special of the day", "Ada Lindqvist", T0, ["a1" * 20]),
+        Commit("b2" * 20, "docs: opening hours", "Kim Lee", T0, ["c3" * 20]),
+        Commit("c3" * 20, "Merge branch 'work/diet'", "Kim Lee", T0, ["a1" * 20, "d4" * 20]),
+        Commit("d4" * 20, "feat: <filter> the menu by diet", "Chen Yulan", T0, ["a1" * 20]),
+        Commit("a1" * 20, "chore: release 1.0.0" + " and so on" * 20, "Ada Lindqvist", T0, ["e5" * 20]),
+    ],
+    {"f1" * 20: ["heads/special"], "b2" * 20: ["heads/main", "remotes/origin/main"], "a1" * 20: ["tags/v1"]},
+    head="b2" * 20, branch="main", count=30, under_way="merge", incoming="f1" * 20, conflicts=["README.md"],
+)  # fmt: skip
 EVENTS = [
-    Event(T0 + 1, "plan", "plan.sprint", "sprint:4"),
+    Event(T0 + 1, "plan", "plan.chosen", "sprint:4"),
     Event(T0 + 2, "code", "code.merged", "commit:ab12cd34"),
     Event(T0 + 3, "build", "build.done", "commit:ab12cd34"),
-    Event(T0 + 4, "test", "test.failed", "artifact:4f1c"),
+    Event(T0 + 4, "test", "pipeline.failed", "artifact:4f1c"),
     Event(
         T0 + 8, "deploy", "deploy.started", "deployment:2", "1.0.0 to 1.1.0, rolling", "ann", "the new search"
     ),
     Event(T0 + 14, "deploy", "deploy.done", "deployment:2", "1.1.0 serves", "ann"),
+    Event(T0 + 13, "operate", "replica.died", "replica:r3", "r3 died: killed by signal 9"),
     Event(T0 + 41, "monitor", "alert.firing", "alert:memory", "memory above 80 MB"),
 ]
 DEPLOYMENT = Deployment(
@@ -216,8 +229,8 @@ DEPLOYMENT = Deployment(
     ],
 )  # fmt: skip
 REPLICAS = [
-    Replica("r1", "blue", "1.0.0", "127.0.0.1", 41001, 4711, T0, "draining", T0),
-    Replica("r2", "green", "1.1.0", "127.0.0.1", 41002, 4712, T0 + 5, "healthy", T0 + 5),
+    Replica("r1", "blue", "1.0.0", "127.0.0.1", 41001, 4711, "boot:1", "draining", T0),
+    Replica("r2", "green", "1.1.0", "127.0.0.1", 41002, 4712, "boot:2", "healthy", T0 + 5),
     Replica(
         "r3",
         "green",
@@ -225,24 +238,29 @@ REPLICAS = [
         "127.0.0.1",
         41003,
         4713,
-        T0 + 6,
+        "boot:3",
         "dead",
         T0 + 6,
         2,
         reason="killed by signal 9",
     ),
 ]
+CROWD = Crowd("ab12", "07-operate, cell 4", T0, T0 + 60, 60.0, 60.0, 1, "boot:1")
 ENDPOINTS = [
-    SimpleNamespace(
-        endpoint=name, requests_per_second=rate, errors_per_second=errors, p50_ms=p50, p95_ms=p95, p99_ms=p99
-    )
+    EndpointRow(name, rate, errors, errors / rate, p50, p95, p99)
     for name, rate, errors, p50, p95, p99 in (
         ("/api/menu", 80.2, 0, 2.1, 5.4, 9.8),
         ("/api/search", 41.0, 0.5, 310.0, 812.0, 1033.0),
         ("/api/orders", 12.0, 0.0, None, None, None),
     )
 ]  # fmt: skip
-PROFILE = Profile(
+
+
+def profiled(functions: dict[str, float], stacks: dict[str, int]) -> Profile:
+    return Profile("r2", "1.1.0", T0, 2.0, 100, functions, {}, stacks)
+
+
+PROFILE = profiled(
     {"distance (bento/search.py:41)": 0.62, "lower (search.py:38)": 0.14, "execute": 0.09, "render": 0.04},
     {
         "main;serve;search;rank;distance (bento/search.py:41)": 62, "main;serve;search;rank;lower": 14,
@@ -287,10 +305,10 @@ ANALYSES = [
     Analysis(
         7, share, T0 + share, "1.3.0", "1.2.0", "worse" if slow > 0.1 else "goes on",
         [
-            Check("/api/search", MW, slow, 0.012, share, 90, p, 0.0028, slow > 0.1),
-            Check("/", MW, 0.009, 0.008, share, 95, 0.21, 0.0028, False),
-            Check("/api/menu", MW, 0.019, 0.010, share, 98, 0.0004, 0.0028, False),
-            Check("errors", FISHER, 0.0, 0.003, 3 * share, 300, 1.0, 0.0028, False),
+            Comparison("/api/search", MW, slow, 0.012, share, 90, p, 0.0028, slow > 0.1),
+            Comparison("/", MW, 0.009, 0.008, share, 95, 0.21, 0.0028, False),
+            Comparison("/api/menu", MW, 0.019, 0.010, share, 98, 0.0004, 0.0028, False),
+            Comparison("errors", FISHER, 0.0, 0.003, 3 * share, 300, 1.0, 0.0028, False),
         ],
     )
     for share, slow, p in ((5, 0.013, 0.4), (25, 0.012, 0.52), (50, 0.214, 3e-12))
@@ -302,13 +320,26 @@ RACES = [
 LOOPS = Loops(100.0, 1.0, sorted([0.002] * 400 + [n / 100 for n in range(100)]), [0.002] * 396 + [1.0] * 4)
 VALUE = [(T0, "1.0.0", 0.0), (T0 + 34, "1.1.0", 8.0), (T0 + 71, "1.2.0", 13.0), (T0 + 95, "1.1.0", 8.0)]
 DOCTOR = [
-    ("git", True, "2.43", ""),
-    ("C compiler", False, "none found", "Install gcc, or go on with the pure Python scorer."),
-    ("Docker", None, "no engine answers", "Only needed for the docker engine."),
+    Check("git", True, "2.43"),
+    Check("C compiler", False, "none found", "Install gcc, or go on with the pure Python scorer."),
+    Check("Docker", None, "no engine answers", "Only needed for the docker engine."),
 ]
 
 
 POST_MORTEM = PostMortem(3, "postmortems/incident-3.md", "# Incident 3: lock\n\n| s | what |\n", "INC-3")
+
+PREDICTIONS = [
+    Prediction("welcome-minutes", "number", "?", "min", answer=5.0, truth=0.3, met=T0),
+    Prediction("plan-sprints", "number", "?", "sprints", answer=4.0, truth=5.0, met=T0 + 1),
+    Prediction("deploy-failed", "number", "?", "requests", answer=12.0, truth=0.0, met=T0 + 2),
+    Prediction("operate-lost", "number", "?", "orders", answer=3.0, truth=3.0, met=T0 + 3),
+    Prediction(
+        "deploy-who", "choice", "?", options=["1.0.0", "1.1.0"], answer="1.0.0", truth="1.1.0", met=T0
+    ),
+    Prediction("test-order", "order", "?", options=["a", "b"], answer=["a", "b"], truth=["a", "b"], met=T0),
+    Prediction("later", "number", "?", "s", answer=3.0),
+    Prediction("skipped", "number", "?", "s", truth=3.0, met=T0),
+]
 
 
 def fill(store: Store) -> None:
@@ -320,7 +351,7 @@ def fill(store: Store) -> None:
         share = min(max((t - T0 - 9) / 4, 0), 1)
         release = "1.1.0" if dice.random() < share else "1.0.0"
         status = 503 if 9.0 < t - T0 < 9.4 and dice.random() < 0.3 else 200
-        requests.append(Outcome(t, "/api/search", status, dice.gammavariate(2, 0.006), release, "load-1"))
+        requests.append(Request(t, "/api/search", status, dice.gammavariate(2, 0.006), release, "load-1"))
     store.add_requests(requests)
     rows: list[tuple[float, str, str, str, str, float]] = []
     for n in range(60):
@@ -330,35 +361,42 @@ def fill(store: Store) -> None:
         for replica in range(count):
             for metric, value in (
                 ("requests_per_second", crowd / count * dice.uniform(0.95, 1.05)),
-                ("errors_per_second", 1.5 if 40 < n < 44 else 0.0), ("p50_ms", 4 + dice.random()),
-                ("p95_ms", 11 + crowd / count / 4 + dice.random()),
-                ("p99_ms", 20 + crowd / count / 2 + 3 * dice.random()),
+                ("errors_per_second", 1.5 if 40 < n < 44 else 0.0), ("took_le_0.005", crowd / count * 0.55),
+                ("took_le_0.025", crowd / count * dice.uniform(0.42, 0.44)),
+                ("took_le_0.05", crowd / count * 0.02),
                 ("memory_bytes", 44e6 + 0.9e6 * n), ("cpu_percent", 10 + crowd / count / 3),
             ):  # fmt: skip
                 rows.append((T0 + n, metric, f"r{replica}", "1.1.0", "", value))
     store.add_samples(rows)
-    store.put(*ANALYSES)
+    store.put(
+        *ANALYSES,
+        Progress("plan-1", "right", "", T0),
+        Progress("plan-2", "not yet", "", T0),
+        Progress("code-1", "skipped", "", T0),
+        *PREDICTIONS,
+    )
+    store.put(*REPLICAS, *RELEASES, *ALERTS)
+    for event in EVENTS:
+        store.add_event(event)
 
 
 def pictures(store: Store) -> dict[str, Picture]:
     """Every view, drawn from the records above."""
-    progress = [
-        Progress("plan-1", "right", "", T0),
-        Progress("plan-2", "not yet", "", T0),
-        Progress("code-1", "right", "", T0),
-    ]
     return {
-        "lifecycle": views.lifecycle(EVENTS, progress, dict.fromkeys(("plan", "code", "build", "repeat"), 2)),
+        "lifecycle": views.lifecycle(
+            store, dict.fromkeys(("plan-1", "plan-2", "code-1", "build-1", "repeat-1"), 2)
+        ),
         "board": views.board(ITEMS, SPRINT, FINDINGS),
         "forecast": views.forecast(FORECAST),
-        "modes": views.modes("integration"),
-        "pipeline": views.pipeline(Run(PIPELINE)),
+        "modes": views.modes(),
+        "pipeline": views.pipeline(RUN),
         "pipeline_failed": views.pipeline(BROKEN, "push of ab12cd34"),
         "build": views.build(ARTIFACT),
         "image": views.image(IMAGE),
         "image_log": views.image_log(IMAGE_LOG),
         "scorers": views.scorers({"C": 0.0021, "pure Python": 0.0834}),
         "tests": views.tests(report()),
+        "test_grid": views.test_grid(report()),
         "matrix": views.matrix(BUGS),
         "diff": views.diff(DIFF),
         "checks": views.checks(
@@ -367,10 +405,12 @@ def pictures(store: Store) -> dict[str, Picture]:
                 ("no secrets", False, "line 12 of settings.py"),
             ]
         ),
+        "git_graph": views.git_graph(GRAPH),
+        "now": views.now(store, [CROWD], T0 + 15),
         "registry": views.registry(RELEASES),
         "trail": views.trail(TRAIL),
         "rollout": views.rollout(store, DEPLOYMENT),
-        "golden_signals": views.golden_signals(store, T0, T0 + 60, EVENTS),
+        "golden_signals": views.golden_signals(store, T0, T0 + 60),
         "scaling": views.scaling(store, T0, T0 + 60),
         "replicas": views.replicas(REPLICAS),
         "endpoints": views.endpoints(ENDPOINTS),
@@ -378,12 +418,12 @@ def pictures(store: Store) -> dict[str, Picture]:
         "memory": views.memory(store, T0, T0 + 60),
         "before_after": views.before_after({"1.3.0": 5120.0, "1.3.1": 12.5}),
         "services": views.services(
-            [("database", "orders are kept here", "SQL", "DATABASE_URL", "sqlite:///bento.db")]
+            [Service("database", "orders are kept here", "SQL", "DATABASE_URL", "sqlite:///bento.db")]
         ),
         "rollout_steps": views.rollout_steps(DEPLOYMENT),
         "deployments": views.deployments([DEPLOYMENT]),
         "profile_flat": views.profile(
-            Profile({"a": 0.6, "a_function_with_a_very_long_name (bento/some/module.py:1)": 0.4})
+            profiled({"a": 0.6, "a_function_with_a_very_long_name (bento/some/module.py:1)": 0.4}, {})
         ),
         "value_clock": views.value_clock(VALUE),
         "complaints": views.complaints(COMPLAINTS),
@@ -394,6 +434,7 @@ def pictures(store: Store) -> dict[str, Picture]:
         "canary": views.canary(store),
         "race": views.race(store, RACES),
         "loops": views.loops(LOOPS),
+        "calibration": views.calibration(store),
         "doctor": views.doctor(DOCTOR),
         "post_mortem": views.post_mortem(POST_MORTEM),
     }
@@ -410,9 +451,12 @@ def empties(store: Store) -> dict[str, Callable[[], Picture]]:
         "image": lambda: views.image(None, "No Docker engine answers."),
         "image_log": lambda: views.image_log([]),
         "tests": lambda: views.tests(None),
+        "test_grid": lambda: views.test_grid([]),
         "matrix": lambda: views.matrix([]),
         "diff": lambda: views.diff(""),
         "checks": lambda: views.checks([]),
+        "git_graph": lambda: views.git_graph(CommitGraph([], {}, "", "", 0)),
+        "now": lambda: views.now(store),
         "registry": lambda: views.registry([]),
         "trail": lambda: views.trail([]),
         "rollout": lambda: views.rollout(store, None),
@@ -423,14 +467,13 @@ def empties(store: Store) -> dict[str, Callable[[], Picture]]:
         "budget": lambda: views.budget(replace(BUDGET, requests=0.0)),
         "canary": lambda: views.canary(store),
         "race": lambda: views.race(store, []),
+        "calibration": lambda: views.calibration(store),
         "memory": lambda: views.memory(store, T0, T0 + 60),
         "before_after": lambda: views.before_after({}),
         "services": lambda: views.services([]),
         "rollout_steps": lambda: views.rollout_steps(replace(DEPLOYMENT, steps=[])),
         "deployments": lambda: views.deployments([]),
-        "build_steps": lambda: views.build_steps(store),
-        "test_progress": lambda: views.test_progress(store),
-        "profile": lambda: views.profile(Profile({})),
+        "profile": lambda: views.profile(profiled({}, {})),
         "value_clock": lambda: views.value_clock([]),
         "complaints": lambda: views.complaints([]),
         "inbox": lambda: views.inbox([]),

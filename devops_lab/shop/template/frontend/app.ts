@@ -25,7 +25,7 @@ interface Problem {
 const MAX_QUANTITY: number = 20;
 const basket: Map<number, number> = new Map();
 const known: Map<number, Item> = new Map();
-let orderKey: string = crypto.randomUUID();
+let orderKey: string = newKey();
 
 function byId<T extends HTMLElement>(id: string): T {
   return document.getElementById(id) as T;
@@ -84,7 +84,7 @@ function change(id: number, by: number): void {
   const quantity: number = Math.min((basket.get(id) ?? 0) + by, MAX_QUANTITY);
   if (quantity > 0) basket.set(id, quantity);
   else basket.delete(id);
-  orderKey = crypto.randomUUID(); // another basket is another order
+  orderKey = newKey(); // another basket is another order
   showBasket();
 }
 
@@ -121,9 +121,14 @@ async function order(): Promise<void> {
   if (!response.ok) throw new Error(((await response.json()) as Problem).detail);
   const placed = (await response.json()) as Order;
   basket.clear();
-  orderKey = crypto.randomUUID();
+  orderKey = newKey();
   showBasket();
   await follow(placed.id);
+}
+
+// crypto.randomUUID is there only over https or on localhost
+function newKey(): string {
+  return crypto.getRandomValues(new Uint32Array(4)).join("-");
 }
 
 async function follow(id: string): Promise<void> {

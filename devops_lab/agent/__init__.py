@@ -1,4 +1,0 @@
-"""The agent: the background process of one lab (`python -m devops_lab.agent LABDIR`).
-
-reconciler: the control loop; observe and scrape: what it measures; __main__: the process around them.
-"""

@@ -1,0 +1,1 @@
+"""What Code to Release stand on: review, compilers, tests, versions, materials, image, registry."""

@@ -1,0 +1,1 @@
+"""The continuous modes: what `git push` sets off."""

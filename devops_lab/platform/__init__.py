@@ -1,0 +1,1 @@
+"""The machine room: agent, monitoring, engines, traffic, store, and the tools that they share."""

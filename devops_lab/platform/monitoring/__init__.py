@@ -1,0 +1,1 @@
+"""What is measured, and what is said of it: histograms, alerts, objectives, export."""

@@ -1,0 +1,1 @@
+"""What Deploy and Operate stand on: rollouts, canaries and drills."""
