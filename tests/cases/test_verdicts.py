@@ -36,6 +36,7 @@ from devops_lab.platform.context import LabContext
 from devops_lab.platform.settings import Settings
 from devops_lab.platform.store import Store
 from devops_lab.production import canary, strategies, verify
+from devops_lab.production.canary import compare
 from devops_lab.production.rollout import NOT_READY_SECONDS
 from devops_lab.production.strategies import SURE_ROUNDS, side_by_side
 from devops_lab.production.verify import PATHS, check_production
@@ -160,6 +161,38 @@ def test_one_late_health_check_is_not_an_unhealthy_version(tmp_path: Path) -> No
     assert not look(0.1, "unhealthy")
     with pytest.raises(DeployRefused, match="unhealthy"):
         look(NOT_READY_SECONDS + 0.1, "unhealthy")
+
+
+@pytest.mark.parametrize(
+    ("later", "status", "said"),
+    [
+        ((0.036, 0.04), 200, ""),
+        ((0.1, 0.11), 200, "/api/orders takes"),
+        ((0.036, 0.04), 500, "requests fail"),
+    ],
+)
+def test_a_cold_start_speaks_against_no_canary(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, later: tuple[float, float], status: int, said: str
+) -> None:
+    """Six first orders of a replica that just began took 99 ms, 135 of the stable ones 38: it was refused."""
+
+    def orders(waits: tuple[float, float], count: int, status: int = 200) -> list[Request]:
+        menu = [Request(0.0, "/api/menu", 200, RNG.uniform(0.004, 0.006)) for _ in range(40)]
+        return [*menu, *(Request(0.0, "/api/orders", status, RNG.uniform(*waits)) for _ in range(count))]
+
+    stable = orders((0.03, 0.045), 135)
+    looks = iter([(orders((0.09, 0.11), 6, status), stable), (orders(later, 8), stable)])
+    monkeypatch.setattr(canary, "_watch", lambda *_: next(looks))
+    world = LabContext(tmp_path, Settings(), Store(tmp_path / "lab.db"))
+    begun = Deploy(world).begin(GOOD, "canary", "ada", "")
+    go = replace(begun, old=replace(begun.new, name="p0", release=OLD))
+    if said:
+        with pytest.raises(DeployRefused, match=said):
+            compare(go, 5, 1.0, 3)
+    else:
+        assert "slow at first, and not again: /api/orders" in compare(go, 5, 1.0, 3)
+    assert len(list(looks)) == (status != 200)  # failures speak for themselves, and at once
+    assert world.store.all(Analysis)[-1].verdict == ("worse" if said else "goes on")
 
 
 def probed(page_seconds: float, queue: float = 0.0) -> list[Request]:
