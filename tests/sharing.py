@@ -1,4 +1,4 @@
-"""How tests share one machine when several run at a time (`pytest -n 2 --dist loadfile`).
+"""How tests share one machine when several run at a time (`pytest -n 3 --dist loadfile`).
 
 A test that measures under load is marked `alone`: it waits until the others are done, and they wait for it.
 What many tests begin with, and takes long, is made once and copied.
