@@ -31,6 +31,7 @@ from devops_lab.phases.deploy import Deploy
 from devops_lab.phases.monitor import Monitor
 from devops_lab.phases.operate import Operate
 from devops_lab.platform.agent.autoscaler import autoscale_step
+from devops_lab.platform.agent.exposition import together
 from devops_lab.platform.clock import Awake
 from devops_lab.platform.context import LabContext
 from devops_lab.platform.settings import Settings
@@ -257,6 +258,7 @@ def seconds(monitor: Monitor, start: float, *rows: dict[str, float]) -> list[str
     for number, row in enumerate({"up": 1.0, **row} for row in rows):
         t = start + number
         monitor.store.add_samples((t, name, "r1", OLD, "", value) for name, value in row.items())
+        monitor.store.add_samples((t, name, "", "", "", row[name]) for name in row if name.endswith("_ms"))
         monitor.evaluate(t)
     return [alert.state for alert in monitor.alerts()]
 
@@ -282,6 +284,29 @@ def test_one_slow_request_is_no_alert(monitor: Monitor) -> None:
         seconds(monitor, start + 40, many, {"requests_per_second": 3.0, "p95_ms": 3000.0}, many, many) == []
     )
     assert seconds(monitor, start + 50, *[{"requests_per_second": 4.0, "p95_ms": 400.0}] * 4) == ["firing"]
+
+
+def test_the_few_slow_answers_of_a_young_replica_are_no_alert(monitor: Monitor) -> None:
+    """A canary with one request a second, and slow ones at first, spoke for the whole endpoint."""
+    monitor.add_rule(AlertRule("slow", "p95_ms", 250, 1, endpoint="*"))
+
+    def alerts(start: float, of_old: int, of_canary: int) -> list[str]:
+        for t in (start + number for number in range(5)):
+            rows = [
+                (t, name, replica, release, "/api/orders", value)
+                for replica, release, bucket, count, p95 in (
+                    ("r1", OLD, "took_le_0.01", of_old, 9.0),
+                    ("r2", GOOD, "took_le_1", of_canary, 750.0),
+                )
+                for name, value in ((bucket, count), ("p95_ms", p95), ("requests_per_second", count))
+            ]
+            monitor.store.add_samples(rows)
+            monitor.store.add_samples((t, name, "", "", "/api/orders", ms) for name, _, ms in together(rows))
+            monitor.evaluate(t)
+        return [f"{alert.state} {alert.evidence[:2]}" for alert in monitor.alerts()]
+
+    assert alerts(time.time() - 60, 25, 1) == []
+    assert alerts(time.time() - 30, 20, 5) == ["firing ['endpoint:/api/orders', 'release:1.1.0']"]
 
 
 def test_one_failed_request_of_two_burns_no_budget_alert(monitor: Monitor) -> None:

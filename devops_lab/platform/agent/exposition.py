@@ -242,3 +242,23 @@ def figures(before: Scrape | None, now: Scrape) -> list[tuple[str, str, float]]:
             if value is not None:
                 rows.append((f"{name}_ms", endpoint, value * 1000))
     return rows
+
+
+def together(rows: Iterable[tuple[float, str, str, str, str, float]]) -> list[tuple[str, str, float]]:
+    """Rows of (metric, endpoint, value): percentiles of all replicas, from the sum of their buckets.
+
+    The replicas' own percentiles can't be combined, and one that answered a single request has one, too.
+
+    Args:
+        rows: of this second: t, metric, replica, release, endpoint, value.
+    """
+    counts: dict[str, histograms.Counts] = defaultdict(lambda: defaultdict(float))
+    for _, metric, _, _, endpoint, more in rows:
+        if metric.startswith(histograms.PREFIX):
+            counts[endpoint][float(metric.removeprefix(histograms.PREFIX))] += more
+    return [
+        (f"{name}_ms", endpoint, value)
+        for endpoint, counted in counts.items()
+        for name, share in histograms.PERCENTILES.items()
+        if (value := histograms.quantile_ms(share, counted)) is not None
+    ]

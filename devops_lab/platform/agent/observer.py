@@ -18,7 +18,7 @@ from devops_lab.errors import LabError
 from devops_lab.model import Alert, EventKind, Keyed, LogLine, Replica
 from devops_lab.platform import web
 from devops_lab.platform.agent.autoscaler import autoscale_step
-from devops_lab.platform.agent.exposition import Observation, Scrape, Seen, figures, parse
+from devops_lab.platform.agent.exposition import Observation, Scrape, Seen, figures, parse, together
 from devops_lab.platform.agent.notices import Gaps
 from devops_lab.platform.clock import steady
 from devops_lab.platform.context import LabContext
@@ -130,6 +130,7 @@ class Observer:
             rows.append((now, "log_bytes", *who, "", float(log_bytes)))
             if replica.state in ("healthy", "unhealthy") or (text and replica.state == "draining"):
                 seen.append(Seen(replica, text, usage, log_bytes))
+        rows += [(now, metric, "", "", endpoint, value) for metric, endpoint, value in together(rows)]
         healthy = sum(replica.state == "healthy" for replica in replicas)
         rows.append((now, "replicas", "", "", "", float(healthy)))
         self.newest = Observation(now, seen, self.disk_bytes())

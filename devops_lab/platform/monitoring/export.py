@@ -190,7 +190,8 @@ def failures(by: str, of: str = CUSTOMERS, window: str = "5s") -> str:
 
 def quantile_ms(share: float, by: str, of: str = CUSTOMERS, window: str = "5s") -> str:
     rates = f"rate(http_request_duration_seconds_bucket{{{of}}}[{window}])"
-    return f"1000 * histogram_quantile({share:g}, sum by (le, {by}) ({rates}))"
+    labels = ", ".join(filter(None, ("le", by)))
+    return f"1000 * histogram_quantile({share:g}, sum by ({labels}) ({rates}))"
 
 
 def selector(endpoint: str) -> str:
@@ -203,7 +204,7 @@ def metric(rule: AlertRule) -> str:
     if rule.metric == "error_ratio":
         return f"{failures(by, of)} / {requests(by, of)}"
     if share := PERCENTILES.get(rule.metric.removesuffix("_ms")):
-        return quantile_ms(share, ", ".join(filter(None, ("replica", "release", by))), of)
+        return quantile_ms(share, by, of)
     return GAUGES[rule.metric]
 
 

@@ -150,7 +150,7 @@ def samples(store: Store, metric: str, since: float, until: float, endpoint: str
 
 
 def by_series(rows: list[Sample]) -> dict[Series, list[Point]]:
-    """Samples of each series, oldest first."""
+    """Samples of each series, oldest first; replica "" stands for all together."""
     found: dict[Series, list[Point]] = defaultdict(list)
     for t, replica, release, endpoint, value in rows:
         found[replica, release, endpoint].append((t, value))
@@ -186,10 +186,23 @@ def read(store: Store, rule: AlertRule, now: float) -> Reading | None:
         longer = _fresh(store, rule, RARE_SECONDS, now) if judged else {}
         series = {name: points for name, points in series.items() if name[2] not in rare}
         series |= {name: points for name, points in longer.items() if name[2] in judged}
+        return _of_all(series, metric)
     values = [
         (value, name) for name, points in series.items() if (value := metric.combine(points)) is not None
     ]
     return _named(*max(values)) if values else None
+
+
+def _of_all(series: dict[Series, list[Point]], metric: Metric) -> Reading | None:
+    """The worst endpoint's percentile, of all replicas together; the release is the slowest replica's."""
+    found = [
+        (value, name) for name, points in series.items() if (value := metric.combine(points)) is not None
+    ]
+    if not (whole := [(value, name) for value, name in found if not name[0]]):
+        return None
+    value, (_, _, endpoint) = max(whole)
+    slowest = max((row for row in found if row[1][0] and row[1][2] == endpoint), default=(0.0, ("", "", "")))
+    return _named(value, ("", slowest[1][1], endpoint))
 
 
 def _fresh(store: Store, rule: AlertRule, seconds: float, now: float) -> dict[Series, list[Point]]:
