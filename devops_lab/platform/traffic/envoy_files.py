@@ -161,7 +161,9 @@ def cluster(pool: str) -> Json:
             {
                 "timeout": "1s",
                 "interval": "0.25s",
-                "no_traffic_interval": "0.25s",
+                "unhealthy_interval": "0.1s",  # who starts is soon asked again
+                "no_traffic_interval": "0.1s",  # the same, before its pool takes any traffic
+                "no_traffic_healthy_interval": "0.25s",
                 "unhealthy_threshold": 3,  # a late answer or two is CPU pressure; a 503 counts at once
                 "healthy_threshold": 1,
                 "http_health_check": {"path": "/readyz"},
