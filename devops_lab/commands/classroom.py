@@ -11,7 +11,7 @@ from devops_lab.platform import settings
 
 app = typer.Typer(
     name="classroom",
-    help="Hand in a lab; grade a class, report on it, make its editions.",
+    help="Hand in a lab; grade a class, report on it, make its editions, drill it.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -105,3 +105,50 @@ def grade(
 
     grade_all(folder.expanduser(), out, told)
     print(f"Written: {(out or folder) / GRADES}")
+
+
+@app.command()
+def drill(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="With the learners' labs, or their homes.")],
+    seed: Annotated[str, typer.Option("--seed", metavar="WORDS", help="Which drill: any words.")] = "today",
+    each: Annotated[bool, typer.Option("--each", help="Another one for each learner.")] = False,
+) -> None:
+    """Begin the same blind drill in every lab of a class.
+
+    It needs production to serve (notebook 07), brings customers along, and is undone after ten minutes.
+    Learners go on with: drill = lab.operate.current_drill()
+    """
+    from devops_lab.errors import LabError
+    from devops_lab.workbook.classroom import drill as drills
+
+    labs, begun = drills.labs_in(folder.expanduser()), 0
+    for root, reason in drills.begin(labs, seed, each):
+        print(f"{root}: {reason or 'begun'}", flush=True)
+        begun += not reason
+    if not begun:
+        raise LabError(
+            "No drill was begun.",
+            expected="at least one lab whose production serves",
+            next_step="See the reason beside each lab.",
+        )
+
+
+@app.command()
+def board(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="With the learners' labs, or their homes.")],
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it again every two seconds, until all drills are over.")
+    ] = False,
+) -> None:
+    """Show who has detected, diagnosed and restored in the newest drill of each lab."""
+    from devops_lab.platform.waits import pause
+    from devops_lab.workbook.classroom import drill as drills
+
+    labs = drills.labs_in(folder.expanduser())
+    while True:
+        rows = drills.board(labs)
+        print(drills.HEAD, *(drills.line(*row) for row in rows), sep="\n", flush=True)
+        if not watch or not any(run and run.state == "running" for *_, run in rows):
+            return
+        pause(2.0)
+        print()

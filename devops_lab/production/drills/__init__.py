@@ -14,6 +14,7 @@ from devops_lab.phases.deploy import Deploy
 from devops_lab.phases.operate import Operate
 from devops_lab.platform import commands
 from devops_lab.platform.cells import ends_with_cell
+from devops_lab.platform.clock import Awake
 from devops_lab.platform.context import LabContext
 from devops_lab.platform.settings import choice
 from devops_lab.platform.traffic.load import LoadRun, in_the_shop, percentile
@@ -143,6 +144,8 @@ class Drill:
 
     def _end(self, state: record.State) -> None:
         """Take out what is left, send the customers home, and open the seal."""
+        if not self._job:
+            self._keep(state=state)  # a process that attends it ends what it let run
         try:
             faults.undo(self.world, self._fault, self._note, self._job)
         finally:
@@ -152,6 +155,19 @@ class Drill:
         record.path_of(self.world).unlink(missing_ok=True)
         _OPEN.pop(self._note.seal, None)
         self._tell("drill.ended", f"{state}: {self._note.fault}")
+
+    def attend(self) -> None:
+        """Stay until the drill is over, whoever ends it; it is undone after LONGEST_SECONDS."""
+        awake = Awake()
+        try:
+            while self.run.state == "running" and awake() < LONGEST_SECONDS:
+                pause(0.5)
+        finally:
+            self._undone()
+            if self._job:  # another process ended it, and could not end this one's
+                self._job.stop()
+            if self._load and self._load.running:
+                self._load.stop()
 
     def _undone(self) -> str:
         """Undo it, because the cell that began it failed: the same cell can begin another one."""
@@ -176,12 +192,15 @@ class Drill:
 _OPEN: dict[str, Drill] = {}  # by seal, so that a drill whose variable was lost is found again
 
 
-def start(world: LabContext, name: str | None = None, seed: object = None) -> Drill:
+def start(
+    world: LabContext, name: str | None = None, seed: object = None, blind: bool | None = None
+) -> Drill:
     """Let a fault happen in production.
 
     Args:
-        name: which; None draws one by the seed, and its name stays sealed.
+        name: which; None draws one by the seed.
         seed: any value; None is the number of the drill, so that each learner meets all, in their own order.
+        blind: whether the name stays sealed; None: only where it was drawn.
 
     Raises:
         BadInput: no such fault, a drill runs already, nothing is in production, or this lab can't have it.
@@ -213,7 +232,7 @@ def start(world: LabContext, name: str | None = None, seed: object = None) -> Dr
         before = world.store.now()
         pause(CALM_SECONDS)
         calm = percentile([o.seconds for o in world.store.requests(since=before)], 0.95)
-        drill._inject(name is None, calm)
+        drill._inject(name is None if blind is None else blind, calm)
         ends_with_cell(world.root, drill._undone, again=False)
     except BaseException:
         if drill._load and drill._load.running:
@@ -234,9 +253,12 @@ def _customers(world: LabContext, rate: float) -> LoadRun | None:
 
 
 def current(world: LabContext) -> Drill | None:
-    """The drill that runs in this process, found again."""
+    """The drill that runs, found again, also where another process runs it: a teacher's, or a kernel."""
     found = record.read(world)
-    return _OPEN.get(found.seal) if found else None
+    if not found or not (found.seal in _OPEN or found.owned):
+        return None
+    begun = world.store.get(DrillRun, f"{found.drill:06d}")  # what is only being prepared is none yet
+    return (_OPEN.get(found.seal) or Drill(world, found)) if begun else None
 
 
 def settle(world: LabContext) -> DrillRun | None:

@@ -98,6 +98,13 @@ def pick(world: LabContext, seed: object, met: list[str]) -> Fault:
     return dice.choice(fresh or possible)
 
 
+def draw(world: LabContext, seed: str) -> str:
+    """A fault's name by the seed alone: the same in all labs that can have it."""
+    names = random.Random(seed).sample(sorted(catalogue()), len(catalogue()))
+    serves = bool(Deploy(world).current())  # else there is nothing to ask about, and no drill
+    return next(name for name in names if not (serves and why_not(world, catalogue()[name])))
+
+
 # ---- the reference way back, by the calls that a reader has
 WAYS: dict[Mend, str] = {
     "rollback": "lab.deploy.rollback(): back to the version before; the cause can wait.",
