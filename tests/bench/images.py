@@ -16,12 +16,11 @@ from devops_lab.errors import EngineUnavailable
 from devops_lab.lab import Lab
 from devops_lab.model import Pool, Release
 from devops_lab.platform import variables, web
+from devops_lab.platform.engines.base import MEMORY_BYTES, PROCESSES
 from devops_lab.platform.engines.containers import ContainerEngine
 from devops_lab.platform.engines.docker import (
     CPUS,
     LAB_LABEL,
-    MEMORY_BYTES,
-    PROCESSES,
     TMP_BYTES,
     USER,
     named,

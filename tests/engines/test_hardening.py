@@ -6,8 +6,9 @@ import pytest
 
 from devops_lab.model import Pool, Replica
 from devops_lab.platform.context import LabContext
+from devops_lab.platform.engines.base import MEMORY_BYTES, PROCESSES
 from devops_lab.platform.engines.containers import ContainerEngine
-from devops_lab.platform.engines.docker import CPUS, MEMORY_BYTES, PROCESSES, TMP_BYTES, Container
+from devops_lab.platform.engines.docker import CPUS, TMP_BYTES, Container
 from tests.patience import until
 from tests.production import get, tiny_release
 

@@ -42,6 +42,13 @@ VERSIONS: dict[str, str | tuple[str, str, str]] = {
     "1.6.0": "broken-migration",
     "1.8.0": ("src/bento/server.py", "logs.configure(config)", 'raise SystemExit("bento can not serve")'),
     "1.7.0": "lying-health",
+    "1.9.0": (
+        "src/bento/app.py",
+        "    query = request.query_params",
+        '    if "runaway" in request.query_params:\n'
+        '        request.app.state.kept = b"x" * 250_000_000\n'
+        "    query = request.query_params",
+    ),
 }
 
 

@@ -12,6 +12,9 @@ from typing import Protocol
 
 from devops_lab.model import Pool, Release, Replica, Usage
 
+# What a replica may take, on every engine; above it, it is ended and replaced.
+MEMORY_BYTES = 192_000_000  # twice what the platform promises (platform.yaml): the alert comes before the end
+PROCESSES = 128  # and threads: the server has a pool of forty
 STEADY = "steady"  # what a cluster says of a pool that is as it was told
 
 

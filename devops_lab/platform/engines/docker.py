@@ -23,6 +23,7 @@ from requests.exceptions import ConnectionError, RequestException, Timeout
 from devops_lab.errors import DiskFull, EngineUnavailable, LabError
 from devops_lab.platform.engines import heard
 from devops_lab.platform.engines.address import address
+from devops_lab.platform.engines.base import MEMORY_BYTES, PROCESSES
 from devops_lab.platform.identity import identity, machine
 
 LAB_LABEL = "devops-lab"  # on everything that a lab makes: which lab it belongs to
@@ -34,9 +35,7 @@ OLDEST = (1, 41)  # of the engine's interface: Docker 20.10
 Gone = NotFound  # what was asked for is not there
 # What a container of the shop may not do, whatever runs in it (each is tried: test_hardening.py).
 USER = "10001"  # no name, no home, no rights; the image says so too
-MEMORY_BYTES = 192_000_000  # twice what the platform promises (platform.yaml): the alert comes before the end
 CPUS = 1.0
-PROCESSES = 128  # and threads: the server has a pool of forty
 TMP_BYTES = 16_000_000
 NANO = 1_000_000_000
 

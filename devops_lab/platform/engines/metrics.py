@@ -14,7 +14,8 @@ from typing import Any
 from devops_lab.errors import LabError
 from devops_lab.model import Replica, Usage
 from devops_lab.platform import web
-from devops_lab.platform.engines.docker import MEMORY_BYTES, Docker, Gone
+from devops_lab.platform.engines.base import MEMORY_BYTES
+from devops_lab.platform.engines.docker import Docker, Gone
 
 AGAIN_SECONDS = 0.5
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import signal
 import sqlite3
 import subprocess
+import sys
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -14,7 +16,8 @@ import psutil
 from devops_lab.errors import DeployRefused, LabError, RegistryRefused
 from devops_lab.model import Pool, Release, Replica, Usage
 from devops_lab.platform import commands, variables
-from devops_lab.platform.engines.base import Capabilities
+from devops_lab.platform.clock import steady
+from devops_lab.platform.engines.base import MEMORY_BYTES, PROCESSES, Capabilities
 from devops_lab.platform.engines.environments import environment, unchanged
 from devops_lab.platform.identity import mark
 from devops_lab.platform.processes import (
@@ -29,6 +32,9 @@ from devops_lab.platform.processes import (
     processes_of,
 )
 
+FILE_BYTES = 1_000_000_000  # one file that a replica writes
+AT_ONCE_BYTES = 1_000_000_000  # of memory, before anybody looks; stacks of threads count, used or not
+FAMILY_SECONDS = 5  # all processes of the machine are searched for a replica's children
 MIGRATION = "migration"  # the replica's name that a migration goes by
 
 
@@ -46,6 +52,7 @@ class ProcessEngine:
         self.production = self.root / "production"
         self._children: dict[int, subprocess.Popen[bytes]] = {}  # ours to reap
         self._measured: dict[Identity, psutil.Process] = {}
+        self._overran: dict[int, str] = {}  # why a process had to be ended
 
     def capabilities(self) -> Capabilities:
         return Capabilities(
@@ -156,6 +163,10 @@ class ProcessEngine:
                 start_new_session=True,
                 preexec_fn=lets_profilers_in(),
             )
+        if sys.platform == "linux":  # elsewhere only what `_bound` sees is bounded
+            for limit, most in ((resource.RLIMIT_FSIZE, FILE_BYTES), (resource.RLIMIT_DATA, AT_ONCE_BYTES)):
+                with suppress(ProcessLookupError):  # it has ended already
+                    resource.prlimit(child.pid, limit, (most, most))
         self._children[child.pid] = child
         born = created_at(child.pid)
         return Replica(replica_id, pool.name, pool.release, HOST, port, child.pid, born)
@@ -190,6 +201,8 @@ class ProcessEngine:
         """How a replica ended, as far as this process can know it."""
         child = self._children.get(replica.pid)
         code = child.poll() if child else None
+        if replica.pid in self._overran:
+            return self._overran[replica.pid]
         if code is None:
             return "ended"
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
@@ -226,10 +239,30 @@ class ProcessEngine:
         self._measured[key] = process  # psutil counts CPU between two calls on the same object
         try:
             with process.oneshot():
-                return Usage(process.cpu_percent(), process.memory_info().rss)
+                used = Usage(process.cpu_percent(), process.memory_info().rss)
+            self._bound(replica, process, used.memory_bytes)
+            return used
         except psutil.Error:
             self._measured.pop(key, None)
             return None
+
+    def _bound(self, replica: Replica, process: psutil.Process, memory_bytes: int) -> None:
+        """End a replica that runs away, with all that it started, as a container's limits would."""
+        children = [] if int(steady()) % FAMILY_SECONDS else process.children(recursive=True)
+        for child in children:
+            with suppress(psutil.Error):
+                memory_bytes += child.memory_info().rss
+        if memory_bytes > MEMORY_BYTES:
+            why = f"it took more than {MEMORY_BYTES / 1e6:g} MB"
+        elif len(children) + process.num_threads() > PROCESSES:
+            why = f"it had more than {PROCESSES} processes and threads"
+        else:
+            return
+        self._overran[replica.pid] = f"SIGKILL, since {why}"
+        for each in (process, *children):
+            with suppress(psutil.Error):
+                each.kill()
+                commands.signalled(each.pid, signal.SIGKILL)
 
     def log_path(self, replica: Replica) -> Path | None:
         return self.production / "logs" / f"{replica.id}.log"
@@ -238,6 +271,7 @@ class ProcessEngine:
         """Drop what is kept in memory about a replica that is gone."""
         self._children.pop(replica.pid, None)
         self._measured.pop((replica.pid, replica.born), None)
+        self._overran.pop(replica.pid, None)
 
     def sweep(self, known: list[Replica]) -> int:
         """End replicas of this lab that no record names; found by what each carries in its environment."""

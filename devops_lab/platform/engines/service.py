@@ -7,10 +7,10 @@ from datetime import datetime
 from pathlib import Path
 
 from devops_lab.model import Pool
-from devops_lab.platform.engines.base import STEADY
+from devops_lab.platform.engines.base import MEMORY_BYTES, PROCESSES, STEADY
 from devops_lab.platform.engines.cluster import Json, container_of
 from devops_lab.platform.engines.containers import PORT, REPLICA
-from devops_lab.platform.engines.docker import CPUS, MEMORY_BYTES, NANO, PROCESSES, TMP_BYTES, USER, labels
+from devops_lab.platform.engines.docker import CPUS, NANO, TMP_BYTES, USER, labels
 
 POOL = "devops-lab.pool"  # labels of a service: which pool it is,
 WANTED = "devops-lab.wanted"  # and what of it was wanted: release, replicas, environment
