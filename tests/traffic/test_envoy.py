@@ -7,6 +7,7 @@ import json
 import os
 import threading
 import urllib.error
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -52,6 +53,7 @@ class Backend(http.server.ThreadingHTTPServer):
     def __init__(self, name: str) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.name, self.ready, self.hold = name, True, threading.Event()
+        self.asked: dict[str, dict[str, str]] = {}  # path > its newest request's headers
 
     @property
     def at(self) -> Address:
@@ -63,6 +65,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     server: Backend
 
     def do_GET(self) -> None:
+        self.server.asked[self.path] = {name.lower(): value for name, value in self.headers.items()}
         if self.path == "/slow":
             self.server.hold.wait(60)
         self.send_response(503 if self.path == "/readyz" and not self.server.ready else 200)
@@ -125,6 +128,26 @@ def test_traffic_follows_the_routing_and_is_never_refused_on_the_way(
     envoy.apply({"v2": [two.at]}, {"v2": 100})
     assert [ask(envoy) for _ in range(5)] == ["two"] * 5
     until(lambda: "v1" not in pools(envoy), "v1 to be gone")
+
+
+def test_no_cookie_or_token_of_the_readers_server_reaches_the_shop(
+    envoy: Envoy, backend: Callable[[str], Backend]
+) -> None:
+    one = backend("one")
+    envoy.apply({"v1": [one.at]}, {"v1": 1})
+    until(lambda: healthy(envoy, "v1") == {one.at}, "it to be healthy")
+    secret = {
+        "Cookie": "jupyterhub-user-ann=s3cret",
+        "Authorization": "token s3cret",
+        "X-XSRFToken": "s3cret",
+    }
+    asked = urllib.request.Request(
+        f"http://127.0.0.1:{envoy.port}/frame", headers={**secret, "X-Request-Id": "7"}
+    )
+    with urllib.request.urlopen(asked, timeout=5) as answer:
+        assert answer.read() == b"one"
+    assert one.asked["/frame"]["x-request-id"] == "7"
+    assert "s3cret" not in str(one.asked["/frame"])
 
 
 def test_weights_share_the_traffic(envoy: Envoy, backend: Callable[[str], Backend]) -> None:

@@ -106,7 +106,15 @@ def routes(weights: Mapping[str, int]) -> Json:
         "@type": f"{TYPE}.config.route.v3.RouteConfiguration",
         "name": "shop",
         "virtual_hosts": [
-            {"name": "shop", "domains": ["*"], "routes": table, "include_request_attempt_count": True}
+            {
+                "name": "shop",
+                "domains": ["*"],
+                "routes": table,
+                "include_request_attempt_count": True,
+                # A browser sends those of JupyterLab, or a hub, along with what its frame asks for. The
+                # shop has no use for them, and whatever it runs could act in the reader's name.
+                "request_headers_to_remove": ["authorization", "cookie", "x-xsrftoken"],
+            }
         ],
         "validate_clusters": False,
     }
