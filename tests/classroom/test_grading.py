@@ -411,6 +411,30 @@ def test_of_two_hand_ins_of_one_learner_the_newer_counts_and_that_is_said(lab: P
     assert points(found["ada"]) == full()
 
 
+def test_uploads_are_known_by_what_the_platform_calls_them(tmp_path: Path) -> None:
+    for name in (
+        "Ann Lee_123_assignsubmission_file/lab.zip",
+        "Ann Lee_123_assignsubmission_file/old.zip",
+        "Bo_7_assignsubmission_file_bo-lab.zip",
+        "caratho_LATE_12_34_my_lab.zip",
+        "dan_o.zip",
+        "eve/week-1/lab.zip",
+        "__MACOSX/eve.zip",
+        "eve/.trash/lab.zip",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = {name: path.name for name, path in grading.uploads(tmp_path).items()}
+    assert found == {
+        "Ann Lee": "lab.zip",
+        "Ann Lee (1)": "old.zip",
+        "Bo": "Bo_7_assignsubmission_file_bo-lab.zip",
+        "caratho": "caratho_LATE_12_34_my_lab.zip",
+        "dan_o": "dan_o.zip",
+        "eve": "lab.zip",
+    }
+
+
 def test_accounts_that_differ_by_a_number_are_several_learners() -> None:
     names = ["student1", "student2", "student-2", "4711", "4712"]
     seen = grading._newest([grading.Seen(name, inside.Record()) for name in names])

@@ -33,6 +33,10 @@ UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a terminal would obey them
 MOST_REMARKS, MOST_LETTERS = 40, 500
 SLACK_SECONDS = 1.0  # by which two processes of one lab may write out of order
 ONLY_LIVE = ("deploy-2", "deploy-4", "deploy-5", "operate-4", "repeat-2", "welcome-1")  # need a production
+UPLOADED = (
+    re.compile(r"(?P<name>.+?)_\d+_assignsubmission_[a-z]+(_.*)?"),  # Moodle
+    re.compile(r"(?P<name>[^_]+)(_LATE)?_\d+_\d+_.+"),  # Canvas
+)
 AGAIN = re.compile(r"\s*\(\d{1,2}\)$")  # what a browser adds to the name of a file that is there already
 
 
@@ -53,7 +57,7 @@ def grade(
     """Grade every hand-in in a folder, and write `grades.json`.
 
     Args:
-        folder: with one archive for each learner.
+        folder: with one archive for each learner, as `uploads` finds them.
         out: the folder to write to; by default the same.
         told: called with each grade.
 
@@ -61,7 +65,7 @@ def grade(
         BadInput: there is no such folder, or no archive in it.
         LabError: hand-ins can't be fenced on this machine.
     """
-    archives = sorted(folder.glob("*.zip"))
+    archives = uploads(folder)
     if not archives:
         raise BadInput(
             f"{folder} holds no hand-in." if folder.is_dir() else f"There is no folder {folder}.",
@@ -71,7 +75,8 @@ def grade(
     target = out or folder
     target.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(max(1, (os.cpu_count() or 2) // 2)) as pool:
-        seen = list(pool.map(_looked_into, archives))
+        found = zip(archives, pool.map(_looked_into, archives.values()), strict=True)
+        seen = [replace(one, learner=name) for name, one in found]
     grades = [_graded(one, shared) for one, shared in _compared(_newest(seen))]
     for one in grades:
         told(one)
@@ -79,6 +84,26 @@ def grade(
     aside.write_bytes(msgspec.json.format(msgspec.json.encode(grades), indent=1))
     os.replace(aside, target / GRADES)
     return grades
+
+
+def uploads(folder: Path) -> dict[str, Path]:
+    """The archives of a folder, by learner: as the file is named, or the folder that it lies in.
+
+    What Moodle and Canvas put around a name is taken off ("Ann Lee_123_assignsubmission_file",
+    "annlee_LATE_12_34_lab.zip"); another one of the same learner is "NAME (1)".
+
+    Source: the archives of Moodle's "Download all submissions" and Canvas' "Download Submissions".
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*.zip")):
+        parts = path.relative_to(folder).parts
+        if any(part.startswith((".", "__")) for part in parts):  # what macOS and editors leave
+            continue
+        first = parts[0] if len(parts) > 1 else path.stem
+        name = next((fit["name"] for form in UPLOADED if (fit := form.fullmatch(first))), first)
+        again = next(n for n in range(len(found) + 1) if (f"{name} ({n})" if n else name) not in found)
+        found[f"{name} ({again})" if again else name] = path
+    return found
 
 
 # ---- one hand-in
