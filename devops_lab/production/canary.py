@@ -148,9 +148,10 @@ def compare(rollout: Rollout, share: int, seconds: float, looks: int = 1) -> str
     verdict: CanaryVerdict = "inconclusive" if not enough else "worse" if worse else "goes on"
     store.put(Analysis(rollout.record.id, share, store.now(), new.release, old.release, verdict, checks))
     if not enough:
+        before = f" again whether it is slow ({', '.join(sorted(doubted))})" if doubted else ""
         raise Inconclusive(
             f"The canary at {share} % saw {len(canary)} requests, and {old.release} {len(stable)}: "
-            "too few to tell.",
+            f"too few to tell{before}.",
             expected=f"{MIN_REQUESTS} of each at least",
             next_step="Let customers in first (lab.operate.load(rate=100, seconds=60)), then try again.",
         )

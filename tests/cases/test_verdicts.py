@@ -196,6 +196,21 @@ def test_a_cold_start_speaks_against_no_canary(
     assert world.store.all(Analysis)[-1].verdict == ("worse" if said else "goes on")
 
 
+def test_customers_who_leave_before_the_second_look_leave_it_open(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def search(seconds: float, count: int) -> list[Request]:
+        return [Request(0.0, "/api/search", 200, RNG.uniform(seconds, 1.1 * seconds)) for _ in range(count)]
+
+    looks = iter([(search(0.4, 50), search(0.01, 200)), (search(0.4, 3), search(0.01, 9))])
+    monkeypatch.setattr(canary, "_watch", lambda *_: next(looks))
+    begun = Deploy(LabContext(tmp_path, Settings(), Store(tmp_path / "lab.db"))).begin(
+        GOOD, "canary", "ada", ""
+    )
+    with pytest.raises(Inconclusive, match=r"too few to tell again whether it is slow \(/api/search\)"):
+        compare(replace(begun, old=replace(begun.new, name="p0", release=OLD)), 5, 1.0, 3)
+
+
 def probed(page_seconds: float, queue: float = 0.0) -> list[Request]:
     """Answers of pages that take so long, on a machine that stalls, behind a queue that comes and goes."""
 
