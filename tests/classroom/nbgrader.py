@@ -38,7 +38,8 @@ def missing() -> str:
         "-r",
         str(ROOT / "requirements.lock"),
     ]
-    for call in (["venv", str(folder), "--allow-existing"], [*install, *wanted["classroom"]]):
+    wish = [*wanted["classroom"], "nbgitpuller"]  # the second brings newer revisions to learners
+    for call in (["venv", str(folder), "--allow-existing"], [*install, *wish]):
         line = [uv.find_uv_bin(), "--quiet", *call]
         done = subprocess.run(line, env=variables.fetcher(), capture_output=True, text=True, check=False)
         if done.returncode:
