@@ -131,6 +131,7 @@ def test_keeping_a_lab_is_cheap_and_a_full_disk_stops_no_notebook(
     clean(lab.root)
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("engine", ENGINES)
 def test_production_serves_what_it_served(opened: Open, engine: str) -> None:
     """A version that was deployed since is gone from registry and production; it can be made again."""
