@@ -15,7 +15,7 @@ def deploy_1(lab: Lab, exercise: Ask) -> None:
     seconds = [roll(), roll()]
     while max(seconds[-2:]) > 1.25 * min(seconds[-2:]) and len(seconds) < 6:  # the machine was busy
         seconds.append(roll())
-    exercise(lab, "deploy-1").predict(sum(seconds[-2:]) / 2)
+    exercise(lab, "deploy-1").predict((min(seconds) * max(seconds)) ** 0.5)  # a factor is allowed either way
     roll()
 
 
