@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from devops_lab.platform.context import LabContext
 
 from tests import sharing
-from tests.classroom import nbgrader
+from tests.classroom import hub, nbgrader
 from tests.cluster import nodes
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # children without byte code start twice as slowly
@@ -65,10 +65,16 @@ def prometheus_missing() -> str:
     return f"not on PATH: {', '.join(absent)}" if absent else ""
 
 
+def hub_missing() -> str:
+    """Why no JupyterHub is started here, or nothing; it makes users on this machine: only if asked for."""
+    return hub.missing() if "hub" in REQUIRED else "DEVOPS_LAB_REQUIRE does not name it"
+
+
 NEEDS: dict[str, Callable[[], str]] = {
     "browser": browser_missing,
     "cluster": nodes.missing,
     "docker": docker_missing,
+    "hub": hub_missing,
     "nbgrader": nbgrader.missing,
     "prometheus": prometheus_missing,
 }
