@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 
 from devops_lab.model import (
     Artifact,
@@ -142,7 +143,7 @@ def image(built: Image | None, why_not: str = "") -> Picture:
 
     Args:
         built: what was built; None where nothing could be.
-        why_not: the reason for that, in plain words.
+        why_not: the reason for that, in plain words; with an image, that one was recorded on another machine.
     """
     if built is None:
         return look.nothing("the layers of a container image", why_not)
@@ -163,6 +164,9 @@ def image(built: Image | None, why_not: str = "") -> Picture:
     fresh = sum(layer.bytes for layer, o in zip(built.layers, origins, strict=True) if o == "new")
     took = f"{len(names)} layers, built in {look.seconds(built.seconds)}"
     caption = f"{look.size(built.bytes)} in {took}: {counts}; {look.size(fresh)} of it new."
+    if why_not:
+        day = datetime.fromtimestamp(built.t, UTC).strftime("%d %B %Y")
+        caption = f"RECORDED on another machine, {day}; nothing was built here. {caption}"
     listed = "; ".join(map(" ".join, zip(names, sizes, words, strict=True)))
     return look.drawn(fig, caption, f"{caption} {listed}.")
 

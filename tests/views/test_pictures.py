@@ -16,6 +16,9 @@ from PIL import Image
 
 from devops_lab import views
 from devops_lab.model import Analysis, EndpointFigures, Progress, TestReport
+from devops_lab.phases.build import Build
+from devops_lab.platform.context import LabContext
+from devops_lab.platform.settings import Settings
 from devops_lab.platform.store import Store
 from devops_lab.views import feedback, history
 from devops_lab.views.style import Picture
@@ -306,3 +309,16 @@ def test_a_flame_graph_begins_with_the_shops_own_call_and_ends_with_the_guilty_f
         ("rank", 1, 0.0, 80.0),
         ("distance", 2, 0.0, 60.0),
     ]
+
+
+def test_an_image_that_was_recorded_says_so_first(tmp_path: Path) -> None:
+    """Without an engine, Build shows a real build of another machine, and never as if it were of this one."""
+    new, again, changed = Build(
+        LabContext(tmp_path, Settings(), Store(tmp_path / "lab.db"))
+    ).recorded_images()
+    assert (again.id == new.id, again.seconds < new.seconds, changed.id == new.id) == (True, True, False)
+    fresh = {layer.digest for layer in changed.layers} - {layer.digest for layer in new.layers}
+    assert len(fresh) == 1
+    seen = views.image(changed, "No Docker engine answers.")
+    assert seen.caption.startswith("RECORDED on another machine, ")
+    assert "RECORDED" not in views.image(changed).caption
