@@ -53,9 +53,12 @@ def world(tmp_path: Path, templates: Path) -> Iterator[LabContext]:
 
 
 def agents(world: LabContext) -> list[psutil.Process]:
-    return [
-        process for process in processes_of(world.root) if "devops_lab.platform.agent" in process.cmdline()
-    ]
+    found = []
+    for process in processes_of(world.root):
+        with suppress(psutil.Error):  # it has just ended
+            if "devops_lab.platform.agent" in process.cmdline():
+                found.append(process)
+    return found
 
 
 def pids(world: LabContext) -> list[int]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import pwd
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from devops_lab.commands import cli
@@ -50,7 +52,10 @@ def command(*words: str) -> None:
 
 def beside(lab: Lab) -> list[str]:
     """What a drill lets run: its process, the one that attends it, and its customers."""
-    running = [" ".join(process.cmdline()) for process in processes_of(lab.root)]
+    running = []
+    for process in processes_of(lab.root):
+        with suppress(psutil.Error):  # it has just ended
+            running.append(" ".join(process.cmdline()))
     names = ("drills.jobs", "classroom.drill", "traffic.customers")
     return [text for text in running if any(name in text for name in names)]
 
