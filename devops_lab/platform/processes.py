@@ -131,6 +131,16 @@ def processes_of(root: Path) -> list[psutil.Process]:
     return found
 
 
+def in_session(leader: int) -> list[psutil.Process]:
+    """What the leader of a session has started, and theirs; who began a session of its own is not seen."""
+    found = []
+    for pid in psutil.pids():
+        with suppress(OSError, psutil.Error):
+            if pid != leader and os.getsid(pid) == leader:
+                found.append(psutil.Process(pid))
+    return found
+
+
 def free_port(wanted: int = 0) -> int:
     """`wanted` if it can be had, else another port that is free now (who finds it taken later asks again)."""
     with suppress(OSError, OverflowError), socket.socket() as probe:

@@ -80,7 +80,7 @@ def run_bench(once: bool = False, tell: Callable[[Row], None] | None = None) -> 
             add(*image_rows(lab, times))
             add(Row("rollback decided > previous version serves all", operating.rolled_back(lab), "s", 1.0))
             add(Row("peak starts > enough replicas serve", operating.peak_served(lab), "s", 10.0))
-            add(*agent_rows(lab, once))
+            add(*agent_rows(lab))
         finally:
             raw.close()
             lab.clean()
@@ -157,9 +157,11 @@ def image_rows(lab: Lab, times: int) -> list[Row]:
     ]
 
 
-def agent_rows(lab: Lab, once: bool) -> list[Row]:
+def agent_rows(lab: Lab) -> list[Row]:
     """What the agent costs while it looks after a busy production."""
-    percent, megabytes = operating.agent_cost(lab, 3.0 if once else operating.BUSY_SECONDS)
+    percent, megabytes = operating.agent_cost(
+        lab
+    )  # over fifteen of its ticks, also once: three seconds hold three or four
     what = f"the agent, {operating.BUSY_REPLICAS} replicas, {operating.BUSY_RATE:g} requests/s"
     return [
         Row(f"{what}: of one core", percent, "% CPU", 5.0),

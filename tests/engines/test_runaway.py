@@ -58,9 +58,11 @@ def test_one_that_takes_all_memory_is_ended_and_told_and_customers_are_served(wo
 def test_memory_and_processes_are_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str
 ) -> None:
-    monkeypatch.setattr(process, "FAMILY_SECONDS", 1)
     monkeypatch.setattr(process, "PROCESSES", 3)
-    engine, running = ProcessEngine(tmp_path), subprocess.Popen([sys.executable, "-c", program], stdin=-1)
+    engine, running = (
+        ProcessEngine(tmp_path),
+        subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, start_new_session=True),
+    )
     replica = Replica("r1", "p", "1.0.0", "127.0.0.1", 0, running.pid, created_at(running.pid))
     try:
         until(lambda: (engine.usage(replica), running.poll())[1] is not None, "its end", seconds=30)

@@ -160,23 +160,31 @@ class Observer:
     def take_in_logs(self, now: float) -> None:
         """Copy new log lines into the store; cut a log over its quota, remove one of a replica long gone."""
         folder, replicas = self.world.production / "logs", {r.id: r for r in self.replicas()}
-        for path in sorted(folder.glob("*.log")) if folder.is_dir() else []:
-            replica = replicas.get(path.stem)
-            self._take_in(path, now, replica.release if replica else "")
+        paths = sorted(folder.glob("*.log")) if folder.is_dir() else []
+        taken = {path: self._taken(path, now, replicas.get(path.stem)) for path in paths}
+        read = {path.stem: position for path, (_, position) in taken.items()}
+        # all in one go: each transaction adds a part to the index of words, which is merged with the others
+        if kept := [line for lines, _ in taken.values() for line in lines]:
+            self.world.store.add_logs(kept)
+        if further := {name: at for name, at in read.items() if at != self.positions.get(name, 0)}:
+            self._remember(further)
+        for path in paths:
             if size_of(path) > self.world.settings.log_quota_bytes:
                 self._cut(path)
             with suppress(OSError):
-                if replica is None and time.time() - path.stat().st_mtime > 60:
+                if path.stem not in replicas and time.time() - path.stat().st_mtime > 60:
                     path.unlink()
                     self.positions.pop(path.stem, None)
                     self.world.store.remove(LogPosition, path.stem)
 
-    def _take_in(self, path: Path, now: float, release: str) -> None:
+    def _taken(self, path: Path, now: float, replica: Replica | None) -> tuple[list[LogLine], int]:
+        """A log's new lines, and how far it is read with them."""
         start, size = self.positions.get(path.stem, 0), size_of(path)
+        release = replica.release if replica else ""
         if size < start:
             start = 0
         if size == start:
-            return
+            return [], start
         skipped = max(size - start - BYTES_A_TICK, 0)
         with path.open("rb") as file:
             file.seek(start + skipped)
@@ -191,21 +199,20 @@ class Observer:
             text = f"log flood: {dropped} lines and {skipped} bytes of {path.stem} were not kept"
             extra = {"dropped_lines": dropped, "dropped_bytes": skipped}
             kept.append(LogLine(now, "WARNING", text, path.stem, release, extra=extra))
-        self.world.store.add_logs(kept)
-        self._remember(path.stem, start + skipped + whole)
+        return kept, start + skipped + whole
 
     def _cut(self, path: Path) -> None:
         size = size_of(path)
         os.truncate(path, 0)  # the replica appends, so it goes on at the new end
-        self._remember(path.stem, 0)
+        self._remember({path.stem: 0})
         text = f"the log of {path.stem} had {size} bytes, over its quota: it was taken in and emptied"
         self.world.store.event(
             "monitor", "log.truncated", f"replica:{path.stem}", text, who="agent", bytes=size
         )
 
-    def _remember(self, replica: str, position: int) -> None:
-        self.positions[replica] = position
-        self.world.store.put(LogPosition(replica, position))
+    def _remember(self, positions: dict[str, int]) -> None:
+        self.positions |= positions
+        self.world.store.put(*(LogPosition(replica, position) for replica, position in positions.items()))
 
     # ---- what is made of it
     def notify_aside(self) -> None:

@@ -16,7 +16,6 @@ import psutil
 from devops_lab.errors import DeployRefused, LabError, RegistryRefused
 from devops_lab.model import Pool, Release, Replica, Usage
 from devops_lab.platform import commands, variables
-from devops_lab.platform.clock import steady
 from devops_lab.platform.engines.base import MEMORY_BYTES, PROCESSES, Capabilities
 from devops_lab.platform.engines.environments import environment, unchanged
 from devops_lab.platform.identity import mark
@@ -27,6 +26,7 @@ from devops_lab.platform.processes import (
     created_at,
     end,
     free_port,
+    in_session,
     lets_profilers_in,
     process_of,
     processes_of,
@@ -34,7 +34,6 @@ from devops_lab.platform.processes import (
 
 FILE_BYTES = 1_000_000_000  # one file that a replica writes
 AT_ONCE_BYTES = 1_000_000_000  # of memory, before anybody looks; stacks of threads count, used or not
-FAMILY_SECONDS = 5  # all processes of the machine are searched for a replica's children
 MIGRATION = "migration"  # the replica's name that a migration goes by
 
 
@@ -248,7 +247,7 @@ class ProcessEngine:
 
     def _bound(self, replica: Replica, process: psutil.Process, memory_bytes: int) -> None:
         """End a replica that runs away, with all that it started, as a container's limits would."""
-        children = [] if int(steady()) % FAMILY_SECONDS else process.children(recursive=True)
+        children = in_session(replica.pid)
         for child in children:
             with suppress(psutil.Error):
                 memory_bytes += child.memory_info().rss

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 
 from devops_lab.errors import MissingTool, TimedOut
@@ -260,7 +261,7 @@ class Envoy:
         return web.ask(f"http://{HOST}:{self.admin_port}{path}", seconds=2).body
 
     def admin_json(self, path: str) -> dict[str, Any]:
-        answer = json.loads(self.admin(path) or b"{}")
+        answer = msgspec.json.decode(self.admin(path) or b"{}")
         return answer if isinstance(answer, dict) else {}
 
     # ---- its access log
