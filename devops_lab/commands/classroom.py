@@ -148,7 +148,7 @@ def board(
     while True:
         rows = drills.board(labs)
         print(drills.HEAD, *(drills.line(*row) for row in rows), sep="\n", flush=True)
-        if not watch or not any(run and run.state == "running" for *_, run in rows):
+        if not watch or not any(drills.goes_on(run) for *_, run in rows):
             return
         pause(2.0)
         print()

@@ -159,9 +159,7 @@ def image_rows(lab: Lab, times: int) -> list[Row]:
 
 def agent_rows(lab: Lab) -> list[Row]:
     """What the agent costs while it looks after a busy production."""
-    percent, megabytes = operating.agent_cost(
-        lab
-    )  # over fifteen of its ticks, also once: three seconds hold three or four
+    percent, megabytes = operating.agent_cost(lab)  # long, also once: three seconds hold three ticks or four
     what = f"the agent, {operating.BUSY_REPLICAS} replicas, {operating.BUSY_RATE:g} requests/s"
     return [
         Row(f"{what}: of one core", percent, "% CPU", 5.0),

@@ -5,6 +5,7 @@ Root only: it makes the users, and removes them with all that they left.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import os
@@ -32,7 +33,6 @@ from tests.production import get
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = "/usr/bin/python3"  # one that every user can reach
 CONFIG = """
-import os
 c.JupyterHub.bind_url = "http://127.0.0.1:{port}"
 c.JupyterHub.hub_port = {hub_port}
 c.JupyterHub.authenticator_class = "dummy"
@@ -94,6 +94,7 @@ class Hub:
             if about["servers"].get("", {}).get("ready"):
                 break
             assert about["pending"] == "spawn", about
+            await asyncio.sleep(0.2)  # asked again, not waited for
         _, made = await self.ask(f"/hub/api/users/{name}/tokens", "POST", note="the learner's own")
         return Learner(self, name, made["token"])
 

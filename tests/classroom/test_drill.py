@@ -70,10 +70,18 @@ def test_one_drill_for_all_is_mended_by_each(
     new = tmp_path / "eve" / "my-lab"
     with Lab.open(new, learner="eve"):
         pass
+    bob.world.control.stop(production=True)
+    (bob.root / "run" / settings.ASLEEP).touch()  # opening it tells so, before the drill does
+    damaged = tmp_path / "zoe"
+    damaged.mkdir()
+    settings.write(damaged, Settings(learner="zoe"))
+    (damaged / "lab.db").write_bytes(b"no database" * 500)
     command("drill", str(tmp_path), "--seed", seed)
     said = capsys.readouterr().out
     assert [f"{lab.root}: begun" in said for lab in (ann, bob)] == [True, True]
     assert f"{new}: Nothing is in production." in said
+    assert f"{damaged}: begun" not in said
+    assert damaged.name in said
     notes = [record.read(lab.world) for lab in (ann, bob)]
     assert [note and note.fault for note in notes] == ["lock", "lock"]
     assert all(drill.run.blind and not drill.run.fault for drill in (found(ann), found(bob)))
@@ -91,9 +99,9 @@ def test_one_drill_for_all_is_mended_by_each(
         assert lab.operate.current_drill() is None
 
     command("board", str(tmp_path), "--watch")
-    rows = [line.split() for line in capsys.readouterr().out.splitlines()[-3:]]
-    assert [row[0] for row in rows] == ["ann", "bob", "eve"]
-    assert [" ".join(row[2:4]) for row in rows[1:]] == ["given up", "none -"]
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[-4:]]
+    assert [row[0] for row in rows] == ["ann", "bob", "eve", "zoe"]
+    assert [" ".join(row[2:4]) for row in rows[1:]] == ["given up", "none -", "unreadable -"]
     assert rows[0][2] == "restored"
     assert all(cell.isdigit() for cell in rows[0][3::2])
 
@@ -139,6 +147,7 @@ def test_it_runs_as_the_labs_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     nobody = pwd.getpwnam("nobody")
     os.chown(tmp_path, nobody.pw_uid, nobody.pw_gid)
     asked: dict[str, Any] = {}
+    monkeypatch.setenv("UV_INDEX_URL", "http://teacher:s3cret@127.0.0.1/simple")
 
     def start(*_: object, **options: Any) -> None:
         asked.update(options)
@@ -150,5 +159,6 @@ def test_it_runs_as_the_labs_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     }
     assert (asked["user"], asked["group"], asked["extra_groups"]) == (nobody.pw_uid, nobody.pw_gid, [])
     assert asked["env"]["HOME"] == nobody.pw_dir
+    assert "s3cret" not in str(asked["env"])
     os.chown(tmp_path, 4_000_000, 4_000_000)
     assert "can't be started as the lab's owner" in dict(classroom.begin([tmp_path], "x"))[tmp_path]

@@ -416,8 +416,10 @@ def test_uploads_are_known_by_what_the_platform_calls_them(tmp_path: Path) -> No
         "Ann Lee_123_assignsubmission_file/lab.zip",
         "Ann Lee_123_assignsubmission_file/old.zip",
         "Bo_7_assignsubmission_file_bo-lab.zip",
-        "caratho_LATE_12_34_my_lab.zip",
+        "caratho_LATE_1234_56789_my_lab.zip",
         "dan_o.zip",
+        "group_1_2_a.zip",
+        "group_1_3_b.zip",
         "eve/week-1/lab.zip",
         "__MACOSX/eve.zip",
         "eve/.trash/lab.zip",
@@ -429,8 +431,10 @@ def test_uploads_are_known_by_what_the_platform_calls_them(tmp_path: Path) -> No
         "Ann Lee": "lab.zip",
         "Ann Lee (1)": "old.zip",
         "Bo": "Bo_7_assignsubmission_file_bo-lab.zip",
-        "caratho": "caratho_LATE_12_34_my_lab.zip",
+        "caratho": "caratho_LATE_1234_56789_my_lab.zip",
         "dan_o": "dan_o.zip",
+        "group_1_2_a": "group_1_2_a.zip",
+        "group_1_3_b": "group_1_3_b.zip",
         "eve": "lab.zip",
     }
 

@@ -144,8 +144,8 @@ class Drill:
 
     def _end(self, state: record.State) -> None:
         """Take out what is left, send the customers home, and open the seal."""
-        if not self._job:
-            self._keep(state=state)  # a process that attends it ends what it let run
+        if self._note.seal not in _OPEN:
+            self._keep(state=state)  # the process that attends it sees this, and ends what it let run
         try:
             faults.undo(self.world, self._fault, self._note, self._job)
         finally:

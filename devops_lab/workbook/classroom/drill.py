@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import pwd
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
 from pathlib import Path
 
 from devops_lab.errors import BadInput, LabError
@@ -22,6 +24,7 @@ from devops_lab.platform.store import Store
 from devops_lab.production import drills
 from devops_lab.production.drills import DrillRun
 
+BEGUN = "begun"
 STEPS = ("detected", "diagnosed", "restored")
 
 
@@ -56,23 +59,31 @@ def begin(labs: Sequence[Path], seed: str, each: bool = False) -> Iterator[tuple
 
 
 def _begin(root: Path, seed: str, each: bool) -> str:
-    """Start the process that runs a lab's drill, and wait for its first line."""
-    owner, as_owner, env = root.stat(), {}, variables.command()
+    """Start the process that runs a lab's drill, and wait for its word."""
+    owner, options = root.stat(), {}
+    env = variables.command()
     try:
-        if os.geteuid() == 0 != owner.st_uid:  # the teacher's: what it writes must stay the learner's
-            as_owner = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []}
-            env["HOME"] = pwd.getpwuid(owner.st_uid).pw_dir
+        if os.geteuid() == 0 != owner.st_uid:  # the teacher's: what it writes must stay the learner's,
+            about = pwd.getpwuid(owner.st_uid)  # and what is the teacher's (a cache, a password) stays theirs
+            options = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []}
+            env = {"PATH": env["PATH"], "LC_ALL": env["LC_ALL"], **variables.import_path()}
+            env |= {"HOME": about.pw_dir, "USER": about.pw_name, "LOGNAME": about.pw_name}
         process = commands.start(
             [sys.executable, "-m", __name__, str(root), *([seed] if each else ["--same", seed])],
-            env=env, cwd=root, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            start_new_session=True, **as_owner,
+            env=env | {"PYTHONSAFEPATH": "1"},  # a file in the lab is no module
+            cwd=root, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            start_new_session=True, **options,
         )  # fmt: skip
     except (OSError, KeyError) as error:
         return f"It can't be started as the lab's owner: {error}"
     assert process.stdout
+    told = ""
     with process.stdout as said:
-        first = said.readline().decode(errors="replace").strip()
-    return "" if first == "begun" else first or "It ended without a word."
+        for line in said:  # opening a lab may tell that it was asleep; the last line is the reason
+            told = line.decode(errors="replace").strip() or told
+            if told == BEGUN:
+                return ""
+    return told or "It ended without a word."
 
 
 def run(root: Path, seed: str, same: bool) -> None:
@@ -83,35 +94,40 @@ def run(root: Path, seed: str, same: bool) -> None:
     """
     try:
         with Lab.open(root) as lab:
-            drill = drills.start(
-                lab.world, drills.faults.draw(lab.world, seed) if same else None, seed, blind=True
-            )
-            print("begun", flush=True)
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody listens from now on
+            name = drills.faults.draw(lab.world, seed) if same else None
+            drill = drills.start(lab.world, name, seed, blind=True)
+            print(BEGUN, flush=True)
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for stream in (1, 2):  # nobody listens from now on
+                os.dup2(nowhere, stream)
             drill.attend()
     except LabError as error:
-        print(error.wrong, flush=True)
+        print(" ".join(error.wrong.split()), flush=True)
 
 
-def board(labs: Sequence[Path]) -> list[tuple[str, str, DrillRun | None]]:
-    """(learner, lab's folder, their newest drill) of each lab; what can't be read has no drill."""
-    rows = []
+def board(labs: Sequence[Path]) -> list[tuple[str, str, DrillRun | str]]:
+    """(learner, lab's folder, their newest drill, or in a word why there is none) of each lab."""
+    rows: list[tuple[str, str, DrillRun | str]] = []
     for root in labs:
+        learner = "?"
         try:
-            learner, store = settings.read(root).learner, Store(root / "lab.db")
-            rows.append((learner, root.name, store.last(DrillRun)))
-            store.close()
-        except (LabError, OSError) as error:
-            rows.append((str(error), root.name, None))
+            learner = settings.read(root).learner
+            with closing(Store(root / "lab.db")) as store:
+                rows.append((learner, root.name, store.last(DrillRun) or "none"))
+        except (LabError, OSError, sqlite3.Error):
+            rows.append((learner, root.name, "unreadable"))
     return rows
 
 
-def line(learner: str, folder: str, run: DrillRun | None) -> str:
+def line(learner: str, folder: str, run: DrillRun | str) -> str:
     """One row of the board: whose, the drill's state, seconds from the injection to each step."""
-    took = run.seconds if run else {}
+    state, took = (run, {}) if isinstance(run, str) else (run.state, run.seconds)
     cells = [f"{took[name]:.0f} s" if name in took else "-" for name in STEPS]
-    state = run.state if run else "none"
     return f"{learner:<20.20} {folder:<16.16} {state:<10} " + " ".join(f"{cell:>9}" for cell in cells)
+
+
+def goes_on(run: DrillRun | str) -> bool:
+    return not isinstance(run, str) and run.state == "running"
 
 
 HEAD = f"{'learner':<20} {'lab':<16} {'drill':<10} " + " ".join(f"{name:>9}" for name in STEPS)

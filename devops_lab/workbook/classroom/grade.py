@@ -35,7 +35,7 @@ SLACK_SECONDS = 1.0  # by which two processes of one lab may write out of order
 ONLY_LIVE = ("deploy-2", "deploy-4", "deploy-5", "operate-4", "repeat-2", "welcome-1")  # need a production
 UPLOADED = (
     re.compile(r"(?P<name>.+?)_\d+_assignsubmission_[a-z]+(_.*)?"),  # Moodle
-    re.compile(r"(?P<name>[^_]+)(_LATE)?_\d+_\d+_.+"),  # Canvas
+    re.compile(r"(?P<name>[^_]+)(_LATE)?_\d{4,}_\d{4,}_.+"),  # Canvas; fewer digits are a name of its own
 )
 AGAIN = re.compile(r"\s*\(\d{1,2}\)$")  # what a browser adds to the name of a file that is there already
 
@@ -90,7 +90,7 @@ def uploads(folder: Path) -> dict[str, Path]:
     """The archives of a folder, by learner: as the file is named, or the folder that it lies in.
 
     What Moodle and Canvas put around a name is taken off ("Ann Lee_123_assignsubmission_file",
-    "annlee_LATE_12_34_lab.zip"); another one of the same learner is "NAME (1)".
+    "annlee_LATE_1234_5678_lab.zip"); another one of the same learner is "NAME (1)".
 
     Source: the archives of Moodle's "Download all submissions" and Canvas' "Download Submissions".
     """
