@@ -351,8 +351,10 @@ def test_what_fails_while_observing_is_told_and_does_not_stop_the_rest(world: La
     log = world.production / "logs" / "r1.log"
     log.parent.mkdir(parents=True)
     log.write_text("Traceback: not JSON\n")
+    (log.parent / "r0.log").mkdir()  # one that can't be read
     observer.tick()
     assert "scrape: no figures" in told
+    assert any(text.startswith("logs: ") and "r0.log" in text for text in told)
     assert [line.message for line in world.store.logs()] == ["Traceback: not JSON"]
 
 

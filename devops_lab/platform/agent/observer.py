@@ -161,7 +161,12 @@ class Observer:
         """Copy new log lines into the store; cut a log over its quota, remove one of a replica long gone."""
         folder, replicas = self.world.production / "logs", {r.id: r for r in self.replicas()}
         paths = sorted(folder.glob("*.log")) if folder.is_dir() else []
-        taken = {path: self._taken(path, now, replicas.get(path.stem)) for path in paths}
+        taken = {}
+        for path in paths:
+            try:
+                taken[path] = self._taken(path, now, replicas.get(path.stem))
+            except OSError as error:  # the others' lines are taken in all the same
+                self.failed("logs", error)
         read = {path.stem: position for path, (_, position) in taken.items()}
         # all in one go: each transaction adds a part to the index of words, which is merged with the others
         if kept := [line for lines, _ in taken.values() for line in lines]:
