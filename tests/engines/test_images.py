@@ -154,3 +154,29 @@ def test_a_public_image_is_pulled_by_its_digest(registry: Registry, monkeypatch:
         assert find(docker, "none") == f"{registry.repository()}@{pushed.digest}"
     assert docker.client.images.get(find(docker, "none")).id == image.id
     docker.client.images.remove(find(docker, "none"))
+
+
+@pytest.mark.docker
+def test_a_cache_that_goes_with_another_lab_costs_a_second_build_and_no_failure(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, said = Images(registry.docker, registry.root, registry), list[str]()
+    wheel = registry.root / "bento-1.0.0-py3-none-any.whl"
+    wheel.parent.mkdir(exist_ok=True)
+    wheel.write_bytes(b"not looked into by these instructions")
+    (registry.root / "Dockerfile").write_text(f"FROM {find(registry.docker, 'python')}\nLABEL a=b\n")
+    (lock := registry.root / "requirements.lock").write_text("")
+    real, asked = registry.docker.client.api.build, list[bool]()
+
+    def build(*, nocache: bool, **rest: Any) -> Iterator[dict[str, Any]]:
+        asked.append(nocache)
+        if len(asked) == 1:
+            yield {"stream": "Step 2/2 : LABEL a=b\n"}
+            yield {"error": f'unable to find image "sha256:{"30" * 32}"'}
+        yield from real(nocache=nocache, **rest)
+
+    monkeypatch.setattr(registry.docker.client.api, "build", build)
+    image = images.build(wheel, lock, registry.root, "1.0.0", "sha256:" + "0" * 64, said.append)
+    assert asked == [False, True]
+    assert images.find("1.0.0")
+    assert not [step.name for step in image.steps if step.output == "cached"]

@@ -37,6 +37,8 @@ PACKED = "packages.tar"
 CONTEXT = ("Dockerfile", ".dockerignore")
 LAST = 20  # lines of a failed instruction that its error carries
 STEP = re.compile(r"^Step \d+/\d+ : (.*)")
+# Another lab of this engine was removed in the middle of our build, and the cache that both stood on with it.
+CACHE_GONE = re.compile(r"unable to find image|no such image|unknown parent image|layer does not exist", re.I)
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}  # Docker's names > uv's
 
 
@@ -77,24 +79,34 @@ class Images:
             DiskFull: there is no room.
         """
         base, began = find(self.docker, "python"), time.perf_counter()
+        labels = {LAB_LABEL: identity(self.root), WHEEL: digest, LOCK: f"sha256:{sha256(lock)}"}
         with tempfile.TemporaryFile() as context:
             self._pack(context, wheel, recipe, self._packages(base, lock))
-            context.seek(0)
             commands.told(f"Python packs the context: {', '.join(CONTEXT)}, {wheel.name} and its packages.")
-            labels = {LAB_LABEL: identity(self.root), WHEEL: digest, LOCK: f"sha256:{sha256(lock)}"}
-            with self.docker.calls("build the image"):
-                lines = self.docker.client.api.build(
-                    fileobj=context,
-                    custom_context=True,
-                    tag=self.tag(version),
-                    buildargs={"PYTHON": base, "LAB": identity(self.root)},
-                    labels=labels,
-                    rm=True,
-                    forcerm=True,
-                    network_mode="none",
-                    decode=True,
-                )
-                steps = follow(lines, on_line or (lambda line: None))
+
+            def instructed(*, cached: bool) -> list[Step]:
+                context.seek(0)
+                with self.docker.calls("build the image"):
+                    lines = self.docker.client.api.build(
+                        fileobj=context,
+                        custom_context=True,
+                        tag=self.tag(version),
+                        buildargs={"PYTHON": base, "LAB": identity(self.root)},
+                        labels=labels,
+                        nocache=not cached,
+                        rm=True,
+                        forcerm=True,
+                        network_mode="none",
+                        decode=True,
+                    )
+                    return follow(lines, on_line or (lambda line: None))
+
+            try:
+                steps = instructed(cached=True)
+            except BuildFailed as failed:
+                if not CACHE_GONE.search(failed.wrong.splitlines()[-1]):
+                    raise
+                steps = instructed(cached=False)  # on layers of its own, which nobody else removes
         return self.look(self.tag(version), version, steps, time.perf_counter() - began)
 
     def _packages(self, base: str, lock: Path) -> Path:
