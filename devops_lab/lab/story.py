@@ -112,10 +112,10 @@ def bring(lab: Parts, change: str) -> str:
     return merged(lab, change)
 
 
-def on_branch(lab: Parts, change: str, branch: str = "") -> str:
-    """Put a prepared change on a branch of its own, go back to main, and return the branch's name."""
+def on_branch(lab: Parts, change: str, branch: str = "", start: str = "main") -> str:
+    """Put a prepared change on a branch of its own from `start`, go back to main, and return its name."""
     name = branch or f"try/{change}"
-    lab.code.checkout("main")
+    lab.code.checkout(start)
     lab.code.branch(name)
     lab.code.apply(change)
     lab.code.checkout("main")
@@ -134,13 +134,14 @@ def merged(lab: Parts, change: str, at: str = "main") -> str:
     return ""
 
 
-def ship(lab: Parts, change: str, *, why: str = "", merge: bool = True) -> Release:
+def ship(lab: Parts, change: str, *, why: str = "", merge: bool = True, start: str = "main") -> Release:
     """Take one prepared change all the way to the registry: merge > build > test > release. Safe to repeat.
 
     Args:
         change: the id of a change in the shop's `changes.yaml`.
         why: the reason, for the trail.
         merge: False releases it from a branch of its own and leaves main alone.
+        start: where such a branch begins, e.g. the tag of what is in production.
 
     Raises:
         BadInput: there is no such change.
@@ -148,7 +149,7 @@ def ship(lab: Parts, change: str, *, why: str = "", merge: bool = True) -> Relea
     """
     if release := shipped(lab, change, "main" if merge else f"try/{change}"):
         return release
-    commit = bring(lab, change) if merge else on_branch(lab, change)
+    commit = bring(lab, change) if merge else on_branch(lab, change, start=start)
     artifact = lab.build.run("main" if merge else commit)
     if lab.test.passing(artifact) is None:
         lab.test.run(artifact)

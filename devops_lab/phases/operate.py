@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import replace
 from statistics import median
+from zlib import crc32
 
 from devops_lab.errors import BadInput
 from devops_lab.model import (
@@ -46,6 +47,14 @@ DOING = {
     "/api/orders": "sent my order",
     "/api/orders/{id}": "asked where my order is",
 }
+VOICES = (
+    "I {did} and {felt}. The site is slow!",
+    "My lunch break is half an hour, and some of it is yours now: I {did} and {felt}.",
+    "Dear team, perhaps it is my telephone, but I {did} and {felt}. Kind regards, Edith",
+    "A meeting room full of hungry people looks at my screen: I {did} and {felt}.",
+    "i {did} and {felt}. srsly? the noodle place next door is open btw",
+    "I {did} and {felt}. Is anybody there? My colleague thinks that you have closed.",
+)
 
 
 class Operate(Diagnosis):
@@ -267,12 +276,13 @@ def _figures(endpoint: str, release: str, rows: list[Request]) -> EndpointFigure
 
 
 def complaint_text(outcome: Request) -> str:
-    """A ticket in a customer's words; the figures are the customer's own measurement."""
-    doing = DOING.get(outcome.endpoint, f"used {outcome.endpoint}")
+    """A ticket in a customer's words, each in a voice of their own; the figures are what they measured."""
+    did = DOING.get(outcome.endpoint, f"used {outcome.endpoint}")
+    felt = f"waited {outcome.seconds:.1f} s for an answer"
     if failed(outcome):
         got = f"error {outcome.status}" if outcome.status else "no answer at all"
-        return f"I {doing} and got {got} after {outcome.seconds:.1f} s."
-    return f"I {doing} and waited {outcome.seconds:.1f} s for an answer. The site is slow!"
+        felt = f"got {got} after {outcome.seconds:.1f} s"
+    return VOICES[crc32(outcome.session.encode()) % len(VOICES)].format(did=did, felt=felt)
 
 
 def anger(outcome: Request | None) -> tuple[bool, float, float]:

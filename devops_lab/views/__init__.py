@@ -25,6 +25,7 @@ from devops_lab.views.feedback import (
     logs,
     post_mortem,
     profile,
+    suspects,
 )
 from devops_lab.views.history import git_graph, trail
 from devops_lab.views.learning import calibration
@@ -51,5 +52,5 @@ __all__ = [
     "frame", "git_graph", "golden_signals", "image", "image_log", "inbox", "lifecycle", "live", "logs",
     "loops", "matrix", "memory", "mode", "modes", "next_rollout", "now", "pipeline", "post_mortem",
     "profile", "race", "registry", "replicas", "rollout", "rollout_steps", "scaling", "scorers", "services",
-    "show", "test_grid", "tests", "trail", "value_clock", "watching",
+    "show", "suspects", "test_grid", "tests", "trail", "value_clock", "watching",
 ]  # fmt: skip

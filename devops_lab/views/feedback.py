@@ -129,6 +129,32 @@ def endpoints(found: Sequence[EndpointRow | EndpointFigures]) -> Picture:
     return look.page(caption, alt, look.table(heads, cells))
 
 
+def suspects(found: Sequence[EndpointFigures]) -> Picture:
+    """The median wait at each endpoint under each release, the releases in the order in which they came."""
+    if not found:
+        return look.nothing("the releases side by side")
+    first: dict[str, float] = {}
+    for row in sorted(found, key=lambda row: row.first_seen):
+        first.setdefault(row.release or "no answer", row.first_seen)
+    waits = {(row.endpoint, row.release or "no answer"): 1000 * row.p50 for row in found}
+    (endpoint, release), worst = max(waits.items(), key=lambda pair: pair[1])
+
+    def cell(endpoint: str, release: str) -> str:
+        wait = waits.get((endpoint, release))
+        colour = look.ORANGE if (wait or 0) > worst / 2 else look.SKY
+        return look.bar((wait or 0) / (worst or 1), _ms(wait), colour)
+
+    endpoints = sorted({row.endpoint for row in found}, key=lambda name: -max(
+        wait for (of, _), wait in waits.items() if of == name
+    ))  # fmt: skip
+    caption = f"The longest median wait: {worst:.0f} ms at {endpoint} under {release or 'no release'}."
+    table = look.table(
+        ("median wait, ms", *first), [(name, *(cell(name, each) for each in first)) for name in endpoints]
+    )
+    told = (f"{name} under {each} {_ms(waits.get((name, each)))} ms" for name in endpoints for each in first)
+    return look.page(caption, f"{caption} {'; '.join(told)}.", table)
+
+
 def _ms(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"  # what was not measured is not zero
 

@@ -15,7 +15,7 @@ import pytest
 from devops_lab.errors import BadInput, MissingTool
 from devops_lab.model import Behaviour, Complaint, Pool, Profile, Replica, Request, ScalingPolicy, StepLimit
 from devops_lab.phases.deploy import Deploy
-from devops_lab.phases.operate import Operate, complaint_text
+from devops_lab.phases.operate import VOICES, Operate, complaint_text
 from devops_lab.platform.agent.autoscaler import Memory, autoscale_step, desired_replicas, limited, stabilised
 from devops_lab.platform.context import LabContext, exclusive
 from devops_lab.platform.monitoring.notify import notify
@@ -85,6 +85,13 @@ def test_complaints_are_bounded(world: LabContext) -> None:
 
 def test_no_answer_is_told_as_such() -> None:
     assert "no answer at all after 3.0 s" in complaint_text(outcome("x", 3.0, 0))
+
+
+def test_each_customer_has_a_voice_and_keeps_it() -> None:
+    texts = {session: complaint_text(outcome(session, 2.4)) for session in map(str, range(60))}
+    assert all("searched for a lunch box and waited 2.4 s" in text for text in texts.values())
+    assert len(set(texts.values())) == len(VOICES)
+    assert all(complaint_text(outcome(session, 2.4)) == text for session, text in texts.items())
 
 
 def test_the_slowest_endpoint_and_since_which_release(world: LabContext) -> None:

@@ -24,6 +24,7 @@ from devops_lab.model import (
     Complaint,
     Crowd,
     Deployment,
+    EndpointFigures,
     EndpointRow,
     Event,
     Finding,
@@ -255,6 +256,17 @@ ENDPOINTS = [
     )
 ]  # fmt: skip
 
+SUSPECTS = [
+    EndpointFigures(name, release, 40, 0, 10.0, p50, 2 * p50, 3 * p50, at)
+    for name, release, p50, at in (
+        ("/api/search", "1.1.0", 0.004, T0),
+        ("/api/search", "1.3.0", 0.121, T0 + 20),
+        ("/api/search", "1.2.0", 0.118, T0 + 10),
+        ("/api/menu", "1.1.0", 0.003, T0),
+        ("/api/menu", "1.2.0", 0.006, T0 + 11),
+    )
+]
+
 
 def profiled(functions: dict[str, float], stacks: dict[str, int]) -> Profile:
     return Profile("r2", "1.1.0", T0, 2.0, 100, functions, {}, stacks)
@@ -414,6 +426,7 @@ def pictures(store: Store) -> dict[str, Picture]:
         "scaling": views.scaling(store, T0, T0 + 60),
         "replicas": views.replicas(REPLICAS),
         "endpoints": views.endpoints(ENDPOINTS),
+        "suspects": views.suspects(SUSPECTS),
         "profile": views.profile(PROFILE),
         "memory": views.memory(store, T0, T0 + 60),
         "before_after": views.before_after({"1.3.0": 5120.0, "1.3.1": 12.5}),
@@ -476,6 +489,7 @@ def empties(store: Store) -> dict[str, Callable[[], Picture]]:
         "profile": lambda: views.profile(profiled({}, {})),
         "value_clock": lambda: views.value_clock([]),
         "complaints": lambda: views.complaints([]),
+        "suspects": lambda: views.suspects([]),
         "inbox": lambda: views.inbox([]),
         "logs": lambda: views.logs([]),
         "alerts": lambda: views.alerts([]),

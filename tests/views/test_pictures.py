@@ -72,6 +72,11 @@ FACTS = {
     "loops": ["open loop: 89 of 500", "closed loop: 4 of 400", "p95 2 ms"],
     "replicas": ["1 of 3", "r3 dead 1.1.0 killed by signal 9"],
     "endpoints": ["/api/search is the slowest", "812.0 ms"],
+    "suspects": [
+        "121 ms at /api/search under 1.3.0",
+        "/api/search under 1.2.0 118.0",
+        "/api/menu under 1.3.0 –",
+    ],
     "profile": ["distance (bento/search.py:41) takes 62 %"],
     "profile_flat": ["a takes 60 %"],
     "before_after": ["409.6 times"],
