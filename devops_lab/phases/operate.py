@@ -50,7 +50,7 @@ DOING = {
 VOICES = (
     "I {did} and {felt}. The site is slow!",
     "My lunch break is half an hour, and some of it is yours now: I {did} and {felt}.",
-    "Dear team, perhaps it is my telephone, but I {did} and {felt}. Kind regards, Edith",
+    "Dear team, perhaps it is my telephone, but I {did} and {felt}. Kind regards",
     "A meeting room full of hungry people looks at my screen: I {did} and {felt}.",
     "i {did} and {felt}. srsly? the noodle place next door is open btw",
     "I {did} and {felt}. Is anybody there? My colleague thinks that you have closed.",
