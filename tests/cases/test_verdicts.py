@@ -193,7 +193,10 @@ def test_a_cold_start_speaks_against_no_canary(
     else:
         assert "slow at first, and not again: /api/orders" in compare(go, 5, 1.0, 3)
     assert len(list(looks)) == (status != 200)  # failures speak for themselves, and at once
-    assert world.store.all(Analysis)[-1].verdict == ("worse" if said else "goes on")
+    judged = world.store.all(Analysis)[-1]
+    assert judged.verdict == ("worse" if said else "goes on")
+    levels = [check.level for check in judged.checks]
+    assert sum(levels) == pytest.approx(canary.LEVEL / 3)  # shared by looks and tests
 
 
 def test_customers_who_leave_before_the_second_look_leave_it_open(

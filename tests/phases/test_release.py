@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,19 @@ def test_a_closed_gate_stops_the_release(world: LabContext) -> None:
     assert tags(world) == before
     assert ReleasePhase(world).registry() == []
     assert len(world.store.events(kind="release.refused")) == 2
+
+
+def test_the_newest_report_of_this_very_commit_decides(world: LabContext) -> None:
+    artifact = built(world)
+    say_tested(world, replace(artifact, commit="e" * 40))  # the same wheel, and beside it other tests
+    with pytest.raises(ChecksFailed, match="never tested"):
+        ReleasePhase(world).run()
+    say_tested(world, artifact)
+    say_tested(world, replace(artifact, t=artifact.t + 1), "1 of 80 tests failed")
+    with pytest.raises(ChecksFailed, match="1 of 80 tests failed"):
+        ReleasePhase(world).run()
+    say_tested(world, replace(artifact, t=artifact.t + 2))
+    assert ReleasePhase(world).run().version == artifact.version
 
 
 def test_nothing_to_release_is_said(world: LabContext) -> None:
