@@ -196,6 +196,13 @@ def test_deployment_by_push_reaches_customers_and_red_never_does(production: Lab
     assert [r.version for r in ReleasePhase(production).registry()] == ["1.0.0", "1.1.0"]
     with pytest.raises(DeployRefused, match=r"200 from 1\.1\.0"):
         check_production(url, "1.2.0")
+    begun = len(Deploy(production).history())
+    commit(
+        production, "feat: a table", "src/bento/migrations/0099_more.sql", "CREATE TABLE more (id INTEGER);\n"
+    )
+    run, _ = pipeline.push()
+    assert run.stopped_at == "test"
+    assert len(Deploy(production).history()) == begun  # the schema doesn't change for what may never come
 
 
 def test_what_operate_refuses_is_rolled_back(production: LabContext, monkeypatch: pytest.MonkeyPatch) -> None:

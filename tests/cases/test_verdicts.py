@@ -34,6 +34,7 @@ from devops_lab.platform.agent.autoscaler import autoscale_step
 from devops_lab.platform.agent.exposition import together
 from devops_lab.platform.clock import Awake
 from devops_lab.platform.context import LabContext
+from devops_lab.platform.monitoring.rules import read
 from devops_lab.platform.settings import Settings
 from devops_lab.platform.store import Store
 from devops_lab.production import canary, strategies, verify
@@ -325,6 +326,17 @@ def test_the_few_slow_answers_of_a_young_replica_are_no_alert(monitor: Monitor) 
 
     assert alerts(time.time() - 60, 25, 1) == []
     assert alerts(time.time() - 30, 20, 5) == ["firing ['endpoint:/api/orders', 'release:1.1.0']"]
+
+
+def test_a_replica_that_is_gone_is_judged_no_more(monitor: Monitor) -> None:
+    rule, start, gone = AlertRule("growth", "memory_bytes_per_minute", 20e6), time.time() - 60, 16
+    grows = [(start + n, "memory_bytes", "r1", OLD, "", 40e6 + 1e6 * n) for n in range(gone)]
+    stays = [(start + n, "memory_bytes", "r2", OLD, "", 40e6) for n in range(30)]
+    monitor.store.add_samples([*grows, *stays])
+    for then, least, most, who in ((gone - 1, 50e6, 70e6, "replica:r1"), (gone + 8, 0, 0, "replica:r2")):
+        reading = read(monitor.store, rule, start + then)
+        assert reading
+        assert (reading.subject, least <= reading.value <= most) == (who, True), reading
 
 
 def test_one_failed_request_of_two_burns_no_budget_alert(monitor: Monitor) -> None:
