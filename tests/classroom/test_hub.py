@@ -16,7 +16,7 @@ import pytest
 from devops_lab.platform import variables
 from devops_lab.platform.clock import steady
 from devops_lab.workbook.options import find_notebooks
-from tests.classroom import hub
+from tests.classroom import hub, visit
 from tests.patience import until
 
 pytestmark = [pytest.mark.hub, pytest.mark.alone, pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -29,7 +29,7 @@ with Lab.open() as lab:
 """
 BROKEN_OFF = """
 import subprocess
-from tests.classroom import hub
+from tests.classroom import hub, visit
 with hub.accounts(["ann"]) as (folder, [name]):
     (folder / "homes" / name / "work").mkdir()
     work = subprocess.Popen(["sleep", "3600"], user=name, cwd="/", start_new_session=True)
@@ -84,13 +84,18 @@ async def order_and_sleep(made: hub.Hub, ann: hub.Learner, bob: hub.Learner) -> 
     assert f" {version} {root}" in again
 
 
-def test_four_learners_at_once() -> None:
-    async def scene(made: hub.Hub) -> None:
-        ann, bob, *_ = await asyncio.gather(*(work(made, name) for name in made.names))
-        await order_and_sleep(made, ann, bob)
+@pytest.mark.browser
+def test_four_learners_at_once(chromium: str) -> None:
+    async def work_of_all(made: hub.Hub) -> list[hub.Learner]:
+        learners = await asyncio.gather(*(work(made, name) for name in made.names))
+        await visit.write(learners[0])
+        return learners
 
     with hub.hub(PEOPLE, DEVOPS_LAB_SLEEP_MINUTES="0.5") as made:
-        asyncio.run(scene(made))
+        ann, bob, *_ = asyncio.run(work_of_all(made))
+        port, _, _ = asyncio.run(look(ann))
+        visit.visit(made, ann.name, port, chromium)
+        asyncio.run(order_and_sleep(made, ann, bob))
 
 
 def test_nothing_is_left_when_it_is_killed() -> None:
