@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -27,7 +28,9 @@ def accounts(folder: Path, names: list[str]) -> list[pwd.struct_passwd]:
 
 def running(folder: Path, users: set[int]) -> Iterator[psutil.Process]:
     """What these users run, and what anybody runs in this folder."""
-    for process in psutil.process_iter(["uids", "cwd"]):
+    for process in psutil.process_iter(["status", "uids", "cwd"]):
+        if process.info["status"] == psutil.STATUS_ZOMBIE:
+            continue  # ended; in some containers nobody collects it
         uids, place = process.info["uids"], process.info["cwd"] or ""
         if (uids and uids.real in users) or place.startswith(f"{folder}/"):
             yield process
@@ -37,8 +40,9 @@ def left_by(users: set[int]) -> Iterator[Path]:
     """Their files outside of their homes."""
     for shared in filter(os.path.isdir, SHARED):
         for entry in os.scandir(shared):
-            if entry.stat(follow_symlinks=False).st_uid in users:
-                yield Path(entry.path)
+            with suppress(FileNotFoundError):  # somebody else's, gone in the meantime
+                if entry.stat(follow_symlinks=False).st_uid in users:
+                    yield Path(entry.path)
 
 
 def remove(path: Path) -> None:
@@ -54,12 +58,13 @@ def clean(folder: Path, names: list[str]) -> None:
     users = {each.pw_uid for each in made}
     while found := list(running(folder, users)):
         for process in found:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         psutil.wait_procs(found, timeout=10)
     for path in left_by(users):
         remove(path)
     for each in made:
-        subprocess.run(["userdel", each.pw_name], check=True, capture_output=True)
+        subprocess.run(["userdel", "--force", each.pw_name], check=True, capture_output=True)
     remove(folder)
 
 

@@ -202,11 +202,11 @@ def asked(number: str, cell: str) -> dict[str, Any]:
 
 
 def processes(name: str) -> list[str]:
-    """What a user runs."""
+    """What a user runs; not what has ended, and in some containers nobody collects."""
     return [
         " ".join(process.info["cmdline"] or [])
-        for process in psutil.process_iter(["username", "cmdline"])
-        if process.info["username"] == name
+        for process in psutil.process_iter(["username", "status", "cmdline"])
+        if process.info["username"] == name and process.info["status"] != psutil.STATUS_ZOMBIE
     ]
 
 
