@@ -39,16 +39,20 @@ TONES = {
 }
 Bundle = tuple[dict[str, Any], dict[str, Any]]  # data and metadata of one output
 
-SMALL = "color:#444444;background:#ffffff;font-size:13px;padding:2px 6px;margin:2px 0;line-height:1.4"
-INK = "color:#1a1a1a;background:#ffffff"
-CELL = (
+WRAP = "overflow-wrap:anywhere"  # a digest or a path is longer than a narrow page
+SMALL = f"color:#444444;background:#ffffff;font-size:13px;padding:2px 6px;margin:2px 0;line-height:1.4;{WRAP}"
+INK = f"color:#1a1a1a;background:#ffffff;{WRAP}"
+CELL = (  # what keeps a column wide enough is its own min-width
     f"{INK};padding:3px 9px;border:1px solid #d0d0d0;text-align:left;vertical-align:top;font-size:13px"
-    ";line-height:1.4;overflow-wrap:anywhere"  # what keeps a column wide enough is its own min-width
+    ";line-height:1.4"
 )
 HEAD = CELL.replace("#ffffff", "#eef1f4") + ";font-weight:bold"
-MONO = "font-family:monospace;font-size:12px;white-space:pre-wrap;overflow-wrap:anywhere"
+MONO = f"font-family:monospace;font-size:12px;white-space:pre-wrap;{WRAP}"
 MAX_ROWS = 50  # of a table
 WIDE = 8.0  # inches of every figure: 800 pixels as it is shown
+LEAST = 660  # pixels: below that a figure's smallest text (7 points) can't be read, so that it is scrolled
+# JupyterLab fits an image into any width; where this is dropped (GitHub, an untrusted page), it still does.
+FLOOR = f'<style>.jp-RenderedImage img[width="800"]{{min-width:{LEAST}px}}</style>'
 _DRAWING = threading.Lock()  # matplotlib draws in one thread at a time
 
 
@@ -80,6 +84,7 @@ class Picture:
         table: Bundle = ({"text/html": self.html + self._note(), "text/plain": words}, {})
         if not self.png:
             return [table]
+        table[0]["text/html"] = FLOOR + table[0]["text/html"]
         facts = {"image/png": {"alt": self.alt, "width": self.width}}
         return [({"image/png": base64.b64encode(self.png).decode(), "text/plain": words}, facts), table]
 
@@ -88,8 +93,9 @@ class Picture:
         image = ""
         if self.png:
             source = base64.b64encode(self.png).decode()
-            style = f"width:{self.width}px;max-width:100%;height:auto"
+            style = f"width:{self.width}px;max-width:100%;min-width:{min(self.width, LEAST)}px;height:auto"
             image = f'<img alt="{escape(self.alt)}" style="{style}" src="data:image/png;base64,{source}">'
+            image = f'<div style="overflow-x:auto" tabindex="0">{image}</div>'
         return image + self.html + self._note()
 
     def _note(self) -> str:

@@ -217,7 +217,7 @@ EVENTS = [
     Event(
         T0 + 8, "deploy", "deploy.started", "deployment:2", "1.0.0 to 1.1.0, rolling", "ann", "the new search"
     ),
-    Event(T0 + 14, "deploy", "deploy.done", "deployment:2", "1.1.0 serves", "ann"),
+    Event(T0 + 14, "deploy", "deploy.done", "deployment:2", f"1.1.0 serves, of {DIGEST}", "ann"),
     Event(T0 + 13, "operate", "replica.died", "replica:r3", "r3 died: killed by signal 9"),
     Event(T0 + 41, "monitor", "alert.firing", "alert:memory", "memory above 80 MB"),
 ]
