@@ -17,7 +17,7 @@ from devops_lab.phases.code import Code
 from devops_lab.phases.deploy import Deploy
 from devops_lab.phases.release import ReleasePhase
 from devops_lab.pipeline.hook import Pipeline, Trigger, main
-from devops_lab.pipeline.run import MODES
+from devops_lab.pipeline.run import MODES, Run
 from devops_lab.platform import locks
 from devops_lab.platform.context import LabContext
 from devops_lab.platform.control import teardown
@@ -164,6 +164,13 @@ def test_integration_ends_with_a_release_or_says_why_not(quick: LabContext) -> N
     again = Pipeline(quick).run("integration")
     assert again.ok
     assert "released already" in again.steps[-1].output
+    artifact = quick.store.last(Artifact)
+    assert artifact
+    other = replace(artifact, digest="sha256:" + "1" * 64)  # the same version, built again, has other bytes
+    say_tested(quick, other)
+    run_of_other = Run(quick, "integration", other.commit, "ada", None, 0.0)
+    with pytest.raises(BadInput, match=r"1\.1\.0 already"):
+        run_of_other._released(other, run_of_other.release.next_version(other.commit))
     commit(quick, "docs: words")
     run = Pipeline(quick).run("integration")
     assert run.ok
