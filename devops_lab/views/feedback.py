@@ -133,9 +133,8 @@ def suspects(found: Sequence[EndpointFigures]) -> Picture:
     """The median wait at each endpoint under each release, the releases in the order in which they came."""
     if not found:
         return look.nothing("the releases side by side")
-    first: dict[str, float] = {}
-    for row in sorted(found, key=lambda row: row.first_seen):
-        first.setdefault(row.release or "no answer", row.first_seen)
+    in_order = sorted(found, key=lambda row: row.first_seen)
+    releases = list(dict.fromkeys(row.release or "no answer" for row in in_order))
     waits = {(row.endpoint, row.release or "no answer"): 1000 * row.p50 for row in found}
     (endpoint, release), worst = max(waits.items(), key=lambda pair: pair[1])
 
@@ -147,11 +146,14 @@ def suspects(found: Sequence[EndpointFigures]) -> Picture:
     endpoints = sorted({row.endpoint for row in found}, key=lambda name: -max(
         wait for (of, _), wait in waits.items() if of == name
     ))  # fmt: skip
-    caption = f"The longest median wait: {worst:.0f} ms at {endpoint} under {release or 'no release'}."
+    caption = f"The longest median wait: {worst:.0f} ms at {endpoint} under {release}."
     table = look.table(
-        ("median wait, ms", *first), [(name, *(cell(name, each) for each in first)) for name in endpoints]
+        ("median wait, ms", *releases),
+        [(name, *(cell(name, each) for each in releases)) for name in endpoints],
     )
-    told = (f"{name} under {each} {_ms(waits.get((name, each)))} ms" for name in endpoints for each in first)
+    told = (
+        f"{name} under {each} {_ms(waits.get((name, each)))} ms" for name in endpoints for each in releases
+    )
     return look.page(caption, f"{caption} {'; '.join(told)}.", table)
 
 
